@@ -1,0 +1,388 @@
+package proxy
+
+// The connect loop: everything between pgx asking for a connection and the server
+// being ready for a query, including the attempts that fail on the way.
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aurorapgx/aurorapgx/retry"
+	"github.com/aurorapgx/aurorapgx/secrets"
+)
+
+// target is one server to connect to.
+type target struct {
+	endpoint Endpoint
+	port     uint16
+	addr     string // numeric address that replaces DNS, or ""
+	tls      *tls.Config
+}
+
+// hostPort is what IAM tokens are signed for.
+func (t target) hostPort() string {
+	return net.JoinHostPort(t.endpoint.Host, strconv.Itoa(int(t.port)))
+}
+
+// connector opens connections for one pool or one Connect. It is safe for concurrent
+// use and holds no connection itself.
+type connector struct {
+	targets []target
+	base    *pgconn.Config // what every attempt starts from; holds no credentials
+	login   login
+	lookup  func(ctx context.Context, host string) ([]string, error)
+	dialNet pgconn.DialFunc
+	gate    *gate
+	log     *slog.Logger
+	attempt time.Duration
+	budget  time.Duration
+}
+
+// The pauses between attempts. They are short because only one connect per pool
+// makes attempts while the endpoint does not answer, so that an outage costs the
+// server about eight attempts a second from each pool, and a pool notices within a
+// quarter of a second that it is over.
+const (
+	pauseBase = 50 * time.Millisecond
+	pauseCap  = 250 * time.Millisecond
+)
+
+var (
+	errBudget = errors.New("the connect budget is used up")
+	errSilent = errors.New("no answer from the server")
+)
+
+// dial is a pgconn.DialFunc that returns an established, authenticated connection,
+// ready to be taken for a fresh one by pgconn.
+func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, c.budget, errBudget)
+	defer cancel()
+	through := &pass{g: c.gate}
+	defer through.done()
+
+	var (
+		conn  net.Conn
+		found finding
+		to    *target
+		start = time.Now()
+		tries = &attempts{login: who}
+	)
+	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap, Notify: func(a retry.Attempt) {
+		c.log.LogAttrs(ctx, slog.LevelWarn, "aurorapgx: connect attempt failed", c.attrs(to, a.Number, a.Elapsed, found.cause, a.Err)...)
+	}}
+	err := retry.Do(ctx, policy, func(ctx context.Context) error {
+		if err := through.enter(ctx); err != nil {
+			return err
+		}
+		var err error
+		conn, to, err = c.tryTargets(ctx, tries)
+		if err == nil {
+			through.leave(nil)
+			return nil
+		}
+		found = tries.judge(ctx, err, to)
+		through.leave(c.describe(to, who, tries.count, start, found, err))
+		if found.slow && found.verdict.Retryable() {
+			coolDown(ctx)
+		}
+		return retry.Mark(err, found.verdict)
+	})
+	if err == nil {
+		c.log.LogAttrs(ctx, slog.LevelDebug, "aurorapgx: connected", c.attrs(to, tries.count, time.Since(start), nil, nil)...)
+		return conn, to, nil
+	}
+	failed := c.failed(to, who, tries.count, start, found, err)
+	c.log.LogAttrs(ctx, slog.LevelError, "aurorapgx: connect failed", c.attrs(to, failed.Attempts, failed.Elapsed, failed.Cause, failed)...)
+	return nil, nil, failed
+}
+
+// coolDown is the longer pause for a server that is overloaded.
+func coolDown(ctx context.Context) {
+	t := time.NewTimer(500*time.Millisecond + rand.N(time.Second))
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// tryTargets is one attempt: each host in turn, and of each host the addresses, until
+// a server answers for itself.
+func (c *connector) tryTargets(ctx context.Context, tries *attempts) (net.Conn, *target, error) {
+	tries.count++
+	var errs []error
+	for i := range c.targets {
+		t := &c.targets[i]
+		conn, err := c.tryTarget(ctx, t, tries)
+		if err == nil {
+			return conn, t, nil
+		}
+		errs = append(errs, err)
+		if i == len(c.targets)-1 || ctx.Err() != nil {
+			return nil, t, errors.Join(errs...)
+		}
+	}
+	return nil, nil, errors.New("no host to connect to") // Configure leaves at least one
+}
+
+func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.attempt)
+	defer cancel()
+	addrs, err := c.resolve(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	cfg := c.base.Copy()
+	creds, err := tries.credentials(ctx, *t)
+	if err != nil {
+		return nil, err
+	}
+	cfg.User, cfg.Password = creds.User, creds.Password
+	if tries.login.database != "" {
+		cfg.Database = tries.login.database
+	}
+	if tries.login.params != nil {
+		cfg.RuntimeParams = tries.login.params
+	}
+	var errs []error
+	for _, addr := range addrs {
+		conn, err := c.tryAddress(ctx, cfg, *t, addr)
+		if err == nil {
+			return conn, nil
+		}
+		errs = append(errs, err)
+		if !errors.Is(err, errNotThere) || ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, errors.Join(errs...)
+}
+
+// resolve asks DNS anew every time, because a cluster endpoint's name follows the
+// writer, and starts at a random one of the addresses, because a proxy has one in each
+// subnet.
+func (c *connector) resolve(ctx context.Context, t *target) ([]string, error) {
+	host := t.endpoint.Host
+	if t.addr != "" {
+		return []string{t.addr}, nil
+	}
+	if _, err := netip.ParseAddr(host); err == nil || isSocket(host) {
+		return []string{host}, nil
+	}
+	addrs, err := c.lookup(ctx, host)
+	if err != nil {
+		return nil, err
+	}
+	if len(addrs) == 0 {
+		return nil, &net.DNSError{Err: "no address", Name: host, IsNotFound: true}
+	}
+	if t.endpoint.Kind.IsRDS() {
+		rand.Shuffle(len(addrs), func(i, j int) { addrs[i], addrs[j] = addrs[j], addrs[i] })
+	}
+	return addrs, nil
+}
+
+// errNotThere marks failures of one address that say nothing about the next.
+var errNotThere = errors.New("address does not answer")
+
+// silence is how long an RDS Proxy may take for the first byte of an answer. It sends
+// that byte by itself, without a database; a host that does not is gone, and finding
+// out early leaves time for another address.
+const silence = 2 * time.Second
+
+// tryAddress makes the connection: TCP, TLS and login by pgconn, watched for silence,
+// and then taken over.
+func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	patience := c.attempt
+	if t.endpoint.Kind.IsProxy() {
+		patience = min(patience, silence)
+	}
+	watchdog := time.AfterFunc(patience, func() { cancel(errSilent) })
+	defer watchdog.Stop()
+
+	var hs *handshakeConn
+	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
+	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
+	cfg.DialFunc = c.dialNet
+	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
+		watchdog.Reset(patience)
+		hs = &handshakeConn{Conn: conn, answered: func() { watchdog.Stop() }}
+		return hs, nil
+	}
+	pc, err := pgconn.ConnectConfig(ctx, cfg)
+	if err != nil {
+		return nil, attemptError(ctx, err, hs != nil)
+	}
+	if t.endpoint.Kind == KindWriter && pc.ParameterStatus("in_hot_standby") == "on" {
+		_ = pc.Close(ctx)
+		return nil, &readerError{addr: addr}
+	}
+	if _, err := pc.Hijack(); err != nil {
+		_ = hs.Close()
+		return nil, err
+	}
+	return handOver(hs), nil
+}
+
+// attemptError takes the connect error out of pgconn's wrapper, which holds the
+// password, and adds what the context knows.
+func attemptError(ctx context.Context, err error, reached bool) error {
+	var connectErr *pgconn.ConnectError
+	if errors.As(err, &connectErr) {
+		err = connectErr.Unwrap()
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		err = fmt.Errorf("%w: %w", cause, err)
+	}
+	var pgErr *pgconn.PgError
+	if !reached && !errors.As(err, &pgErr) {
+		err = fmt.Errorf("%w: %w", errNotThere, err)
+	}
+	return err
+}
+
+// login is as whom to connect: what the pool's BeforeConnect hook left in the
+// connection's own configuration, or the configuration's user and the source.
+type login struct {
+	user     string
+	database string
+	params   map[string]string
+	source   func(ctx context.Context, t target, user string) (secrets.Credentials, error)
+	rejected func(ctx context.Context, c secrets.Credentials)
+	iam      *iamSigner // nil unless tokens are signed here
+	fixed    bool       // the source always returns the same
+}
+
+// attempts is what one connect remembers from attempt to attempt.
+type attempts struct {
+	login   login
+	count   int
+	last    secrets.Credentials // what the last attempt logged in with
+	refused error               // the server's refusal of them, if it refused
+	starved int                 // failures to get credentials so far
+}
+
+func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentials, error) {
+	creds, err := a.login.source(ctx, t, a.login.user)
+	if err != nil {
+		return creds, asCredentialsError(err, a.login.iam != nil)
+	}
+	if creds.User == "" {
+		creds.User = a.login.user
+	}
+	if creds.User == "" {
+		return creds, &ConfigError{Source: "WithCredentials", Problem: "the source returned no user name and the connection string has none", Fix: "write postgres://USER@host/database, or return a user"}
+	}
+	if a.refused != nil && creds == a.last {
+		a.count-- // nobody was asked
+		return creds, &sameCredentialsError{a.refused}
+	}
+	a.last = creds
+	return creds, nil
+}
+
+// sameCredentialsError ends a connect whose source has nothing new after a refusal.
+type sameCredentialsError struct{ refusal error }
+
+func (e *sameCredentialsError) Error() string { return e.refusal.Error() }
+func (e *sameCredentialsError) Unwrap() error { return e.refusal }
+
+// judge diagnoses a failed attempt in the light of those before it.
+func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
+	var same *sameCredentialsError
+	if errors.As(err, &same) {
+		return finding{cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
+	}
+	f := diagnose(err, t.endpoint.Kind)
+	switch {
+	case f.refused:
+		if a.refused != nil || a.login.fixed {
+			f.verdict = retry.Permanent
+		}
+		a.refused = err
+		f.slow = a.login.iam != nil // tokens are dated to the second: one signed at once would be the same
+		if a.login.rejected != nil {
+			a.login.rejected(ctx, a.last)
+		}
+		if f.hint == "" {
+			f.hint = a.refusalHint(t)
+		}
+	case f.cause == ErrCredentials:
+		if a.starved++; a.starved >= 3 {
+			f.verdict = retry.Permanent
+		}
+	}
+	return f
+}
+
+func (a *attempts) refusalHint(t *target) string {
+	region := t.endpoint.Region
+	if a.login.iam != nil {
+		region, _ = a.login.iam.region(t.endpoint)
+	}
+	if why := explainToken(a.last.Password, *t, a.last.User, region, time.Now()); why != "" {
+		return why
+	}
+	return "user name or password is wrong; after a rotation the source must return the new one"
+}
+
+// failed makes the error that the caller sees.
+func (c *connector) failed(t *target, who login, attempts int, start time.Time, f finding, err error) *ConnectError {
+	var gaveUp *retry.Error
+	if errors.As(err, &gaveUp) && gaveUp.Last != nil {
+		err = gaveUp.Last
+		if gaveUp.Context != nil && !errors.Is(err, gaveUp.Context) {
+			err = fmt.Errorf("%w: %w", gaveUp.Context, err)
+		}
+	}
+	if attempts == 0 {
+		if last := c.gate.lastFailure(); last != nil {
+			return last.seenBy(err)
+		}
+	}
+	return c.describe(t, who, attempts, start, f, err)
+}
+
+func (c *connector) describe(t *target, who login, attempts int, start time.Time, f finding, err error) *ConnectError {
+	if t == nil {
+		t = &c.targets[0]
+	}
+	cause := f.cause
+	if cause == nil {
+		cause = ErrUnreachable
+	}
+	return &ConnectError{
+		Endpoint: t.endpoint, User: who.user, Attempts: attempts, Elapsed: time.Since(start),
+		Cause: cause, Hint: f.hint, err: err,
+	}
+}
+
+func (c *connector) attrs(t *target, attempt int, elapsed time.Duration, cause, err error) []slog.Attr {
+	if t == nil {
+		t = &c.targets[0]
+	}
+	attrs := []slog.Attr{
+		slog.String("endpoint", t.hostPort()), slog.String("kind", t.endpoint.Kind.String()),
+		slog.Int("attempt", attempt), slog.Duration("elapsed", elapsed),
+	}
+	if cause != nil {
+		attrs = append(attrs, slog.String("cause", cause.Error()))
+	}
+	if err != nil {
+		attrs = append(attrs, slog.String("error", err.Error()))
+	}
+	return attrs
+}

@@ -1,0 +1,133 @@
+package proxy
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// gate bounds how many connects of a pool run at the same time. While the endpoint
+// answers, that is a fixed number. While it does not, a single connect, the scout,
+// goes on trying and the others wait for its success: an outage costs the server
+// the attempts of one client, not of MaxConns.
+type gate struct {
+	slots chan struct{}
+
+	mu      sync.Mutex
+	failing bool          // the last attempt failed
+	proven  bool          // some attempt succeeded
+	scouted bool          // somebody is the scout
+	changed chan struct{} // closed when failing or scouted turn false
+	last    *failure      // the newest failure while failing
+}
+
+// failure is what those who wait are told about attempts they did not make.
+type failure struct {
+	attempts int       // in a row, over all connects of the pool
+	since    time.Time // when the first of them failed
+	last     *ConnectError
+}
+
+// seenBy is the failure as the error of somebody whose wait ended with ended.
+func (f *failure) seenBy(ended error) *ConnectError {
+	e := *f.last
+	e.Attempts, e.Elapsed = f.attempts, time.Since(f.since)
+	e.err = fmt.Errorf("%w; the last attempt: %w", ended, f.last.err)
+	return &e
+}
+
+func newGate(limit int) *gate {
+	return &gate{slots: make(chan struct{}, limit), changed: make(chan struct{})}
+}
+
+// pass is one connect's way through the gate, over all its attempts.
+type pass struct {
+	g     *gate
+	scout bool
+}
+
+// enter waits until this connect may make an attempt. Each success is followed by
+// one call of leave.
+func (p *pass) enter(ctx context.Context) error {
+	for {
+		wait := p.claim()
+		if wait == nil {
+			break
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	select {
+	case p.g.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// claim returns nil if this connect may go on, and otherwise what to wait for.
+func (p *pass) claim() <-chan struct{} {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	switch {
+	case p.scout || !p.g.failing:
+		return nil
+	case !p.g.scouted:
+		p.scout, p.g.scouted = true, true
+		return nil
+	default:
+		return p.g.changed
+	}
+}
+
+// leave reports how the attempt went, nil for a success. The scout stays the scout
+// while it fails.
+func (p *pass) leave(failed *ConnectError) {
+	<-p.g.slots
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	if failed == nil {
+		p.g.failing, p.g.proven, p.g.last = false, true, nil
+		p.resign()
+		return
+	}
+	f := &failure{attempts: 1, since: time.Now().Add(-failed.Elapsed), last: failed}
+	if p.g.last != nil {
+		f.attempts, f.since = p.g.last.attempts+1, p.g.last.since
+	}
+	p.g.failing, p.g.last = true, f
+}
+
+// done ends the connect: a scout that gives up makes room for the next.
+func (p *pass) done() {
+	p.g.mu.Lock()
+	defer p.g.mu.Unlock()
+	if p.scout {
+		p.resign()
+	}
+}
+
+// resign wakes whoever waits. The caller holds the lock.
+func (p *pass) resign() {
+	p.scout, p.g.scouted = false, false
+	close(p.g.changed)
+	p.g.changed = make(chan struct{})
+}
+
+// healthy reports whether connects succeed, as far as is known.
+func (g *gate) healthy() bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.proven && !g.failing
+}
+
+// lastFailure is nil while connects succeed.
+func (g *gate) lastFailure() *failure {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.last
+}

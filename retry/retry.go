@@ -1,0 +1,178 @@
+// Package retry says what an error proves about the work that failed, and runs
+// work again exactly when that proof allows it.
+//
+// Every failure gets a [Verdict]. [NotExecuted] and [RolledBack] are proofs that
+// the work left no trace, so [Do] runs it again with exponential backoff and full
+// jitter until the [Policy] gives up. [Ambiguous] and [Permanent] are never run
+// again: the first because the work may have happened, the second because
+// another attempt would end the same way.
+//
+// A verdict is attached with [Mark]; an error nobody marked counts as [Ambiguous],
+// because silence proves nothing.
+package retry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cenkalti/backoff/v4"
+)
+
+// Policy says how often and for how long [Do] tries. The zero value makes a single
+// attempt. A Policy is a plain value: copy it, change it, share it.
+type Policy struct {
+	// Attempts bounds the number of attempts, the first one included.
+	// Zero means no bound of its own, if Budget is set; with neither, one attempt.
+	Attempts int
+	// Budget bounds the time from the start of Do to the start of the last attempt.
+	// No pause is begun that would end after it. Zero means no bound.
+	Budget time.Duration
+	// Base is the mean pause before the second attempt. It doubles with each further
+	// attempt. Zero means 50 ms.
+	Base time.Duration
+	// Cap bounds a single pause. Zero means 2 s.
+	Cap time.Duration
+	// Notify, if set, is told about each failed attempt that will be followed by
+	// another, before the pause. It runs on the caller's goroutine.
+	Notify func(Attempt)
+}
+
+// Attempt describes one failed attempt.
+type Attempt struct {
+	Number  int           // 1 for the first
+	Elapsed time.Duration // since Do was called
+	Err     error         // what the attempt returned
+	Verdict Verdict       // what Err proves
+	Pause   time.Duration // how long Do is about to wait
+}
+
+const (
+	defaultBase = 50 * time.Millisecond
+	defaultCap  = 2 * time.Second
+)
+
+// Do calls fn until it succeeds, until its error forbids another attempt, or until
+// the policy or ctx ends.
+//
+// On success it returns nil. Otherwise it returns an [*Error] that wraps fn's last
+// error and, if ctx ended, the context's cause; so errors.Is and errors.As see
+// both. fn is called at least once, unless ctx has already ended.
+func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
+	start := time.Now()
+	pauses := p.backOff()
+	for n := 1; ; n++ {
+		if ctx.Err() != nil {
+			return p.giveUp(n-1, start, nil, context.Cause(ctx))
+		}
+		err := fn(ctx)
+		if err == nil {
+			return nil
+		}
+		verdict := VerdictOf(err)
+		if ctx.Err() != nil {
+			return p.giveUp(n, start, err, context.Cause(ctx))
+		}
+		if !verdict.Retryable() || p.lastAttempt(n) {
+			return p.giveUp(n, start, err, nil)
+		}
+		pause := min(pauses.NextBackOff(), p.cap())
+		elapsed := time.Since(start)
+		if p.Budget > 0 && elapsed+pause > p.Budget {
+			return p.giveUp(n, start, err, nil)
+		}
+		if p.Notify != nil {
+			p.Notify(Attempt{Number: n, Elapsed: elapsed, Err: err, Verdict: verdict, Pause: pause})
+		}
+		if !sleep(ctx, pause) {
+			return p.giveUp(n, start, err, context.Cause(ctx))
+		}
+	}
+}
+
+// lastAttempt reports whether attempt n exhausts the policy by count.
+func (p Policy) lastAttempt(n int) bool {
+	if p.Attempts == 0 {
+		return p.Budget == 0
+	}
+	return n >= p.Attempts
+}
+
+func (p Policy) base() time.Duration {
+	if p.Base > 0 {
+		return p.Base
+	}
+	return defaultBase
+}
+
+func (p Policy) cap() time.Duration {
+	if p.Cap > 0 {
+		return p.Cap
+	}
+	return defaultCap
+}
+
+// backOff is full jitter: with a randomization factor of 1 each pause is drawn
+// from [0, 2*interval], whose mean is the interval. The budget is kept by Do, which
+// also has to respect it for attempts that take long.
+func (p Policy) backOff() *backoff.ExponentialBackOff {
+	return backoff.NewExponentialBackOff(
+		backoff.WithInitialInterval(p.base()),
+		backoff.WithRandomizationFactor(1),
+		backoff.WithMultiplier(2),
+		backoff.WithMaxInterval(max(p.cap()/2, 1)),
+		backoff.WithMaxElapsedTime(0),
+	)
+}
+
+// sleep pauses and reports whether it ran its course.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Error is what [Do] returns when it gives up: how hard it tried, and why it ended.
+type Error struct {
+	Attempts int           // attempts made; 0 if the context had ended before the first
+	Elapsed  time.Duration // from the start of Do
+	Last     error         // the last attempt's error; nil if there was no attempt
+	Context  error         // the context's cause if that ended the trying, else nil
+}
+
+func (p Policy) giveUp(attempts int, start time.Time, last, ctxErr error) *Error {
+	return &Error{Attempts: attempts, Elapsed: time.Since(start), Last: last, Context: ctxErr}
+}
+
+func (e *Error) Error() string {
+	tried := fmt.Sprintf("%d attempts in %s", e.Attempts, e.Elapsed.Round(time.Millisecond))
+	if e.Attempts == 1 {
+		tried = fmt.Sprintf("1 attempt in %s", e.Elapsed.Round(time.Millisecond))
+	}
+	switch {
+	case e.Last == nil:
+		return fmt.Sprintf("not attempted: %v", e.Context)
+	case e.Context == nil || errors.Is(e.Last, e.Context):
+		return fmt.Sprintf("%s: %v", tried, e.Last)
+	default:
+		return fmt.Sprintf("%v after %s: %v", e.Context, tried, e.Last)
+	}
+}
+
+// Unwrap gives errors.Is and errors.As the last error and the context's cause.
+func (e *Error) Unwrap() []error {
+	var errs []error
+	if e.Last != nil {
+		errs = append(errs, e.Last)
+	}
+	if e.Context != nil {
+		errs = append(errs, e.Context)
+	}
+	return errs
+}

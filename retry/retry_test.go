@@ -1,0 +1,150 @@
+package retry_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/aurorapgx/aurorapgx/retry"
+)
+
+var errDown = errors.New("connection refused")
+
+func down() error { return retry.Mark(errDown, retry.NotExecuted) }
+
+func TestDoStopsWhereTheVerdictForbidsAnotherAttempt(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name  string
+		err   error
+		calls int
+	}{
+		{"not executed", retry.Mark(errDown, retry.NotExecuted), 3},
+		{"rolled back", retry.Mark(errDown, retry.RolledBack), 3},
+		{"ambiguous", retry.Mark(errDown, retry.Ambiguous), 1},
+		{"permanent", retry.Mark(errDown, retry.Permanent), 1},
+		{"unmarked", errDown, 1},
+		{"marked deep inside", fmt.Errorf("connect: %w", retry.Mark(errDown, retry.NotExecuted)), 3},
+		{"outermost mark wins", retry.Mark(retry.Mark(errDown, retry.NotExecuted), retry.Permanent), 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				calls := 0
+				err := retry.Do(t.Context(), retry.Policy{Attempts: 3}, func(context.Context) error {
+					calls++
+					return tt.err
+				})
+				if calls != tt.calls {
+					t.Errorf("%d calls, want %d", calls, tt.calls)
+				}
+				if !errors.Is(err, errDown) {
+					t.Errorf("%v does not wrap the last error", err)
+				}
+				var gaveUp *retry.Error
+				if !errors.As(err, &gaveUp) || gaveUp.Attempts != tt.calls {
+					t.Errorf("%#v does not count %d attempts", err, tt.calls)
+				}
+			})
+		})
+	}
+}
+
+func TestDoZeroPolicyTriesOnce(t *testing.T) {
+	t.Parallel()
+	calls := 0
+	_ = retry.Do(t.Context(), retry.Policy{}, func(context.Context) error { calls++; return down() })
+	if calls != 1 {
+		t.Errorf("%d calls, want 1", calls)
+	}
+}
+
+func TestDoKeepsBudgetCapAndJitter(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var pauses []time.Duration
+		start := time.Now()
+		policy := retry.Policy{
+			Budget: 30 * time.Second, Base: 50 * time.Millisecond, Cap: 400 * time.Millisecond,
+			Notify: func(a retry.Attempt) { pauses = append(pauses, a.Pause) },
+		}
+		err := retry.Do(t.Context(), policy, func(context.Context) error { return down() })
+		if spent := time.Since(start); spent > 30*time.Second || spent < 29*time.Second {
+			t.Errorf("spent %s of a budget of 30 s", spent)
+		}
+		distinct := map[time.Duration]bool{}
+		for _, p := range pauses {
+			if p > 400*time.Millisecond {
+				t.Errorf("a pause of %s exceeds the cap", p)
+			}
+			distinct[p] = true
+		}
+		if len(distinct) < len(pauses)/2 {
+			t.Errorf("only %d distinct pauses of %d: no jitter", len(distinct), len(pauses))
+		}
+		if !strings.Contains(err.Error(), fmt.Sprintf("%d attempts in ", len(pauses)+1)) {
+			t.Errorf("%q does not tell the attempts", err)
+		}
+	})
+}
+
+func TestDoKeepsTheLastErrorAndTheCauseWhenTheContextEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		cause := errors.New("the handler's own deadline")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), 2*time.Second, cause)
+		defer cancel()
+		start := time.Now()
+		err := retry.Do(ctx, retry.Policy{Budget: time.Hour}, func(context.Context) error { return down() })
+		if spent := time.Since(start); spent != 2*time.Second {
+			t.Errorf("returned after %s, want 2 s", spent)
+		}
+		if !errors.Is(err, errDown) || !errors.Is(err, cause) {
+			t.Errorf("%v lost the last error or the cause", err)
+		}
+	})
+}
+
+func TestDoDoesNotStartOnADeadContext(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	err := retry.Do(ctx, retry.Policy{Attempts: 3}, func(context.Context) error {
+		t.Error("called")
+		return nil
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestMarkNil(t *testing.T) {
+	t.Parallel()
+	if retry.Mark(nil, retry.Permanent) != nil {
+		t.Error("Mark(nil) is not nil")
+	}
+}
+
+func ExampleDo() {
+	attempts := 0
+	err := retry.Do(context.Background(), retry.Policy{Attempts: 5, Base: time.Millisecond}, func(context.Context) error {
+		attempts++
+		if attempts < 3 {
+			return retry.Mark(errors.New("the listener is not up yet"), retry.NotExecuted)
+		}
+		return nil
+	})
+	fmt.Println(attempts, err)
+	// Output: 3 <nil>
+}
+
+func ExampleMark() {
+	err := retry.Mark(errors.New("connection lost after COMMIT was sent"), retry.Ambiguous)
+	fmt.Println(retry.VerdictOf(err), retry.VerdictOf(err).Retryable())
+	// Output: ambiguous false
+}

@@ -1,0 +1,82 @@
+// Package secrets says where a connection's user name and password come from.
+//
+// A [Source] is asked once for every new connection, so whatever it returns may
+// change while the service runs: that is how rotation is followed. [Static] and
+// [Func] cover fixed and computed credentials.
+//
+// [Credentials] never print their password, in whichever way Go is asked to print
+// them.
+package secrets
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+)
+
+// Source supplies the credentials for a new connection. It must be safe for
+// concurrent use, return promptly (it runs inside the connect attempt's deadline)
+// and end with ctx.
+type Source interface {
+	Credentials(ctx context.Context) (Credentials, error)
+}
+
+// Rejected is implemented by sources that want to know that a server refused
+// credentials they handed out (SQLSTATE 28P01 or 28000), for example to drop a
+// cached value before they are asked again.
+type Rejected interface {
+	Rejected(ctx context.Context, c Credentials)
+}
+
+// Credentials are a database user and its password. An empty User means the user
+// of the connection string.
+type Credentials struct {
+	User     string
+	Password string
+}
+
+const hidden = "[redacted]"
+
+// String shows the user and hides the password.
+func (c Credentials) String() string { return fmt.Sprintf("{User:%s Password:%s}", c.User, hidden) }
+
+// GoString is String, for %#v.
+func (c Credentials) GoString() string { return "secrets.Credentials" + c.String() }
+
+// Format is String for every verb, so that %x or %d cannot print the password either.
+func (c Credentials) Format(f fmt.State, verb rune) {
+	if verb == 'v' && f.Flag('#') {
+		_, _ = fmt.Fprint(f, c.GoString())
+		return
+	}
+	_, _ = fmt.Fprint(f, c.String())
+}
+
+// LogValue is what log/slog prints.
+func (c Credentials) LogValue() slog.Value {
+	return slog.GroupValue(slog.String("user", c.User), slog.String("password", hidden))
+}
+
+// MarshalText hides the password from encoders that honour encoding.TextMarshaler,
+// encoding/json among them.
+func (c Credentials) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// Static is a source of one fixed user and password.
+func Static(user, password string) Source {
+	return Func(func(context.Context) (Credentials, error) {
+		return Credentials{User: user, Password: password}, nil
+	})
+}
+
+// Func makes a source of a function.
+func Func(f func(ctx context.Context) (Credentials, error)) Source { return sourceFunc(f) }
+
+type sourceFunc func(context.Context) (Credentials, error)
+
+func (f sourceFunc) Credentials(ctx context.Context) (Credentials, error) {
+	if f == nil {
+		return Credentials{}, errors.New("secrets: Func was given a nil function")
+	}
+	return f(ctx)
+}
