@@ -59,8 +59,9 @@ const (
 )
 
 var (
-	errBudget = errors.New("the connect budget is used up")
-	errSilent = errors.New("no answer from the server")
+	errBudget  = errors.New("the connect budget is used up")
+	errSilent  = errors.New("no answer from the server")
+	errUnasked = errors.New("not tried for the pool's minimum while connects fail")
 )
 
 // dial is a pgconn.DialFunc that returns an established, authenticated connection,
@@ -71,16 +72,24 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 	through := &pass{g: c.gate}
 	defer through.done()
 
+	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
+	if who.unasked {
+		if last := c.gate.lastFailure(); last != nil {
+			return nil, nil, last.seenBy(errUnasked)
+		}
+		policy.Attempts = 1
+	}
 	var (
 		conn  net.Conn
+		last  error
 		found finding
 		to    *target
 		start = time.Now()
 		tries = &attempts{login: who}
 	)
-	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap, Notify: func(a retry.Attempt) {
+	policy.Notify = func(a retry.Attempt) {
 		c.log.LogAttrs(ctx, slog.LevelWarn, "aurorapgx: connect attempt failed", c.attrs(to, a.Number, a.Elapsed, found.cause, a.Err)...)
-	}}
+	}
 	err := retry.Do(ctx, policy, func(ctx context.Context) error {
 		if err := through.enter(ctx); err != nil {
 			return err
@@ -91,12 +100,14 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 			through.leave(nil)
 			return nil
 		}
-		found = tries.judge(ctx, err, to)
-		through.leave(c.describe(to, who, tries.count, start, found, err))
+		if last == nil || ctx.Err() == nil { // of an attempt that was cut off, the one before tells more
+			last, found = err, tries.judge(ctx, err, to)
+		}
+		through.leave(c.describe(to, who, tries.count, start, found, last))
 		if found.slow && found.verdict.Retryable() {
 			coolDown(ctx)
 		}
-		return retry.Mark(err, found.verdict)
+		return retry.Mark(last, found.verdict)
 	})
 	if err == nil {
 		c.log.LogAttrs(ctx, slog.LevelDebug, "aurorapgx: connected", c.attrs(to, tries.count, time.Since(start), nil, nil)...)
@@ -264,6 +275,10 @@ type login struct {
 	rejected func(ctx context.Context, c secrets.Credentials)
 	iam      *iamSigner // nil unless tokens are signed here
 	fixed    bool       // the source always returns the same
+	// unasked connects fill the pool's minimum. Nobody waits for them, and the pool's
+	// Close cannot end them but waits for them, so they make one attempt. pgxpool gives
+	// them, and no others, a deadline.
+	unasked bool
 }
 
 // attempts is what one connect remembers from attempt to attempt.

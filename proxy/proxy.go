@@ -308,14 +308,17 @@ func (c *connector) install(cfg *pgxpool.Config) {
 		conn.OnPgError = rejectReadOnly(conn.OnPgError)
 	}
 	cfg.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
+		who := c.login
 		if before != nil {
 			cc.Password = password
 			if err := before(ctx, cc); err != nil {
 				return err
 			}
-			cc.DialFunc = c.dialer(c.login.changedBy(cc, conn.User, password))
+			who = c.login.changedBy(cc, conn.User, password)
 			cc.Password = ""
 		}
+		_, who.unasked = ctx.Deadline()
+		cc.DialFunc = c.dialer(who)
 		cc.Tracer = tracer // the pool's tracer below is for Acquire, not for statements
 		return nil
 	}
