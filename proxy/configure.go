@@ -247,8 +247,7 @@ func (o *options) limit(cfg *pgxpool.Config, kind Kind, s settings) {
 // asCredentialsError says what a failing credential source means. The AWS SDK has
 // made its own retries by then; a timeout may still be worth another attempt.
 func asCredentialsError(err error, iam bool) error {
-	var cfgErr *ConfigError
-	if errors.As(err, &cfgErr) {
+	if _, ok := errors.AsType[*ConfigError](err); ok {
 		return err
 	}
 	var netErr net.Error

@@ -247,6 +247,47 @@ func TestBudgetEndsAConnectThatNobodyElseEnds(t *testing.T) {
 	})
 }
 
+// What a cold start looks like from outside, one after the other: no name, nothing
+// listening, a connection that ends in mid-login, a server that says it is starting.
+func TestAColdStartIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, hangUp)
+	starting := refuse("57P03", "the database system is starting up")
+	var step atomic.Int64
+	s.setScript(func(d *dialogue) {
+		switch step.Add(1) {
+		case 1, 2:
+			hangUp(d)
+		case 3:
+			starting(d)
+		case 4:
+			refuse("08000", "Timed-out waiting to acquire database connection.")(d)
+		default:
+			login(d)
+		}
+	})
+	var lookups, dials atomic.Int64
+	pool := newPool(t, "postgres://app:"+password+"@"+proxyHost+":"+s.port()+"/orders", trusted(t),
+		proxy.WithLookup(func(_ context.Context, host string) ([]string, error) {
+			if lookups.Add(1) <= 2 {
+				return nil, &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}
+			}
+			return []string{"127.0.0.1"}, nil
+		}),
+		proxy.WithDialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if dials.Add(1) <= 2 {
+				return unreachable(ctx, network, addr)
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}))
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lookups.Load() != 9 || dials.Load() != 7 || step.Load() != 5 {
+		t.Errorf("%d lookups, %d dials, %d connections", lookups.Load(), dials.Load(), step.Load())
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	tests := []struct {
@@ -355,8 +396,7 @@ func TestErrorsAndLogsHoldNoSecret(t *testing.T) {
 		t.Errorf("%v does not name the likely cause", err)
 	}
 	shown := fmt.Sprintf("%v|%+v|%#v|%s", err, err, err, log.String())
-	var connectErr *pgconn.ConnectError
-	if errors.As(err, &connectErr) {
+	if connectErr, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		shown += fmt.Sprintf("%+v %#v", connectErr.Config, connectErr.Config)
 	}
 	for _, secret := range []string{password, "X-Amz-Signature", "session-"} {

@@ -14,6 +14,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -227,7 +228,7 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	var hs *handshakeConn
 	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
-	cfg.DialFunc = c.dialNet
+	cfg.DialFunc = onlyOnce(c.dialNet)
 	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
 		watchdog.Reset(patience)
 		hs = &handshakeConn{Conn: conn, answered: func() { watchdog.Stop() }}
@@ -248,11 +249,23 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	return handOver(hs), nil
 }
 
+// onlyOnce lets a connect dial and refuses what pgconn dials after it: when a server
+// hangs up in mid-login, pgconn opens a second connection for a CancelRequest, with
+// nothing to cancel.
+func onlyOnce(dial pgconn.DialFunc) pgconn.DialFunc {
+	var dialled atomic.Bool
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if dialled.Swap(true) {
+			return nil, errNoCancel
+		}
+		return dial(ctx, network, addr)
+	}
+}
+
 // attemptError takes the connect error out of pgconn's wrapper, which holds the
 // password, and adds what the context knows.
 func attemptError(ctx context.Context, err error, reached bool) error {
-	var connectErr *pgconn.ConnectError
-	if errors.As(err, &connectErr) {
+	if connectErr, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		err = connectErr.Unwrap()
 	}
 	if cause := context.Cause(ctx); cause != nil {
@@ -317,8 +330,7 @@ func (e *sameCredentialsError) Unwrap() error { return e.refusal }
 
 // judge diagnoses a failed attempt in the light of those before it.
 func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
-	var same *sameCredentialsError
-	if errors.As(err, &same) {
+	if _, ok := errors.AsType[*sameCredentialsError](err); ok {
 		return finding{cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
 	}
 	f := diagnose(err, t.endpoint.Kind)
@@ -335,7 +347,7 @@ func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
 		if f.hint == "" {
 			f.hint = a.refusalHint(t)
 		}
-	case f.cause == ErrCredentials:
+	case errors.Is(f.cause, ErrCredentials):
 		if a.starved++; a.starved >= 3 {
 			f.verdict = retry.Permanent
 		}

@@ -261,7 +261,8 @@ func (s settings) checkKeys() error {
 func validParameterName(name string) bool {
 	for i, r := range name {
 		letter := r == '_' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
-		if !letter && (i == 0 || !('0' <= r && r <= '9' || r == '.')) {
+		inside := '0' <= r && r <= '9' || r == '.'
+		if !letter && (i == 0 || !inside) {
 			return false
 		}
 	}
@@ -300,7 +301,7 @@ func (s settings) checkValues() error {
 		if one.value == "" {
 			continue
 		}
-		fix := ""
+		var fix string
 		switch key {
 		case "port":
 			fix = checkEach(one.value, "a port is a number from 1 to 65535", func(v string) bool {

@@ -52,8 +52,7 @@ func FuzzConnString(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in string) {
 		s, err := parseConnString(in)
 		if err != nil {
-			var cfgErr *ConfigError
-			if !errors.As(err, &cfgErr) {
+			if _, ok := errors.AsType[*ConfigError](err); !ok {
 				t.Fatalf("%v is no ConfigError", err)
 			}
 			return

@@ -120,7 +120,8 @@ func checkHostName(host, name string) error {
 			return bad("the host "+quote(host)+" has an empty, overlong or misplaced-hyphen label", "check it for doubled dots and stray characters")
 		}
 		for _, r := range label {
-			if !(r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z') {
+			allowed := r == '-' || r == '_' || '0' <= r && r <= '9' || 'a' <= r && r <= 'z'
+			if !allowed {
 				return bad("the host "+quote(host)+" has the character "+quote(string(r))+", which no DNS name has", "check the connection string's quoting and percent-encoding")
 			}
 		}

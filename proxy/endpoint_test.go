@@ -83,8 +83,7 @@ func FuzzParseEndpoint(f *testing.F) {
 	f.Fuzz(func(t *testing.T, host string) {
 		e, err := proxy.ParseEndpoint(host)
 		if err != nil {
-			var cfgErr *proxy.ConfigError
-			if !errors.As(err, &cfgErr) {
+			if _, ok := errors.AsType[*proxy.ConfigError](err); !ok {
 				t.Fatalf("%v is no ConfigError", err)
 			}
 			return

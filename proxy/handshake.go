@@ -100,7 +100,7 @@ type handedConn struct {
 func handOver(c *handshakeConn) *handedConn {
 	return &handedConn{
 		Conn: c.Conn, pending: append(c.recorded, c.buf...),
-		remote: cancelAddr{c.Conn.RemoteAddr()},
+		remote: cancelAddr{c.RemoteAddr()},
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"strings"
@@ -157,9 +158,7 @@ func parse(connString string, opts []Option) (*pgxpool.Config, error) {
 // overridden, so that pgx does not take them from the environment.
 func (s settings) pgxConfig() (*pgxpool.Config, error) {
 	forPgx := settings{"port": {"5432", ""}, "password": {}, "passfile": {}}
-	for key, one := range s {
-		forPgx[key] = one
-	}
+	maps.Copy(forPgx, s)
 	if s.get("sslmode") == "verify-full" || s.get("sslmode") == "disable" {
 		forPgx["sslrootcert"] = setting{} // see trust
 	}
@@ -358,7 +357,7 @@ func (c *connector) dialer(who login) pgconn.DialFunc {
 	}
 }
 
-var errNoCancel = errors.New("RDS Proxy does not support CancelRequest")
+var errNoCancel = errors.New("no CancelRequest is sent here")
 
 // cancelTimeout bounds a CancelRequest, during which the pool counts the connection
 // as in use. pgx would wait 15 s.

@@ -63,8 +63,7 @@ func Mark(err error, v Verdict) error {
 // VerdictOf returns the verdict that [Mark] attached to err or to an error it
 // wraps, and [Ambiguous] if there is none.
 func VerdictOf(err error) Verdict {
-	var m *marked
-	if errors.As(err, &m) {
+	if m, ok := errors.AsType[*marked](err); ok {
 		return m.verdict
 	}
 	return Ambiguous

@@ -76,18 +76,35 @@ func scan[T any](t *testing.T, dsn, sql string) T {
 	return value
 }
 
-// ownModes are the ways that start a server of our own. Everything a Server can
-// do is tested with each of them, or with the one that PGTEST_MODE allows.
-func ownModes() []string {
+// ownModes are the ways that start a server of our own and can be had on this
+// machine, or the one that PGTEST_MODE names. Everything a Server can do is tested
+// with each of them. A machine with neither fails; one with either tests that one.
+func ownModes(t *testing.T) []string {
+	t.Helper()
 	if mode := os.Getenv("PGTEST_MODE"); mode != "" {
 		return []string{mode}
 	}
-	return []string{"installed", "docker"}
+	var modes []string
+	if _, _, err := findBinaries(t.Context(), os.Getenv); err == nil {
+		modes = append(modes, "installed")
+	} else {
+		t.Logf("not tested here: installed binaries: %v", err)
+	}
+	if provider, err := dockerProvider(t.Context(), os.Getenv); err == nil {
+		modes = append(modes, "docker")
+		_ = provider.Close()
+	} else {
+		t.Logf("not tested here: Docker: %v", err)
+	}
+	if modes == nil {
+		t.Fatal("neither PostgreSQL's binaries nor Docker are here: install PostgreSQL (on Debian: apt-get install postgresql) or start Docker")
+	}
+	return modes
 }
 
 func eachMode(t *testing.T, test func(t *testing.T, mode string)) {
 	t.Helper()
-	for _, mode := range ownModes() {
+	for _, mode := range ownModes(t) {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
 			test(t, mode)
@@ -124,7 +141,7 @@ func TestStart(t *testing.T) {
 
 func TestExistingServer(t *testing.T) {
 	t.Parallel()
-	own := mustStart(t, ownModes()[0], nil)
+	own := mustStart(t, ownModes(t)[0], nil)
 	env := map[string]string{"PGTEST_DSN": own.DSN()}
 	server := mustStart(t, "dsn", env)
 	if server.Source() != "PGTEST_DSN" || server.Host() != own.Host() || server.Port() != own.Port() {
@@ -211,7 +228,7 @@ func TestDockerAbsent(t *testing.T) {
 			t.Errorf("with DOCKER_HOST=%s: it took %v", daemon, took)
 		}
 	}
-	if !slices.Contains(ownModes(), "installed") {
+	if !slices.Contains(ownModes(t), "installed") {
 		return
 	}
 	server := mustStart(t, "", map[string]string{"PGTEST_DSN": "", "DOCKER_HOST": nowhere})

@@ -145,7 +145,7 @@ func TestFailover(t *testing.T) {
 
 // TestClose is not parallel to other tests, whose goroutines it would count.
 func TestClose(t *testing.T) {
-	for _, mode := range ownModes() {
+	for _, mode := range ownModes(t) {
 		before := runtime.NumGoroutine()
 		server := mustStart(t, mode, nil)
 		if err := queryAt(t.Context(), server.DSN(), "select 1", new(int)); err != nil {
