@@ -133,9 +133,8 @@ func targetTLS(cfg *tls.Config, e Endpoint, o *options, s settings) (*tls.Config
 		return nil, err
 	}
 	cfg = cfg.Clone()
-	full := cfg.VerifyPeerCertificate == nil && cfg.VerifyConnection == nil
-	if mustVerify && full {
-		cfg.InsecureSkipVerify = false
+	if mustVerify {
+		cfg.InsecureSkipVerify = false // callbacks verify in addition
 	}
 	if !cfg.InsecureSkipVerify {
 		cfg.ServerName = e.Host // lower case, no trailing dot

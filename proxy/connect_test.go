@@ -156,12 +156,11 @@ func TestACancelledQueryGivesItsSlotBackSoon(t *testing.T) {
 		_ = d.Flush()
 		silent(d) // neither to the query nor to Terminate
 	})
-	for _, kind := range []proxy.Kind{proxy.KindOther, proxy.KindProxy} {
+	for _, kind := range []proxy.Kind{proxy.KindOther, proxy.KindInstance, proxy.KindProxy} { // plaintext, TLS, proxy
 		before := s.cancels.Load()
-		opts := []proxy.Option{proxy.WithMaxConns(1)}
+		opts := []proxy.Option{proxy.WithMaxConns(1), proxy.WithEndpointKind(kind), trusted(t)}
 		want := int64(1)
 		if kind.IsProxy() { // RDS Proxy ignores CancelRequest, so none may be sent
-			opts = append(opts, proxy.WithEndpointKind(kind), trusted(t))
 			want = 0
 		}
 		pool := newPool(t, s.dsn(), opts...)

@@ -94,10 +94,8 @@ func ParseEndpoint(host string) (Endpoint, error) {
 	return Endpoint{Host: name}, checkMisspelt(host, name)
 }
 
-// isSocket reports whether host is a unix socket's directory, or an abstract socket.
-func isSocket(host string) bool {
-	return strings.HasPrefix(host, "/") || strings.HasPrefix(host, "@")
-}
+// isSocket reports whether host is a unix socket's directory.
+func isSocket(host string) bool { return strings.HasPrefix(host, "/") }
 
 func checkHostName(host, name string) error {
 	bad := func(problem, fix string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -13,10 +14,10 @@ import (
 // the attempts of one client, not of MaxConns.
 type gate struct {
 	slots chan struct{}
+	well  atomic.Bool // the last attempt succeeded
 
 	mu      sync.Mutex
 	failing bool          // the last attempt failed
-	proven  bool          // some attempt succeeded
 	scouted bool          // somebody is the scout
 	changed chan struct{} // closed when failing or scouted turn false
 	last    *failure      // the newest failure while failing
@@ -91,7 +92,8 @@ func (p *pass) leave(failed *ConnectError) {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
 	if failed == nil {
-		p.g.failing, p.g.proven, p.g.last = false, true, nil
+		p.g.well.Store(true)
+		p.g.failing, p.g.last = false, nil
 		p.resign()
 		return
 	}
@@ -99,6 +101,7 @@ func (p *pass) leave(failed *ConnectError) {
 	if p.g.last != nil {
 		f.attempts, f.since = p.g.last.attempts+1, p.g.last.since
 	}
+	p.g.well.Store(false)
 	p.g.failing, p.g.last = true, f
 }
 
@@ -118,12 +121,9 @@ func (p *pass) resign() {
 	p.g.changed = make(chan struct{})
 }
 
-// healthy reports whether connects succeed, as far as is known.
-func (g *gate) healthy() bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	return g.proven && !g.failing
-}
+// healthy reports whether connects succeed, as far as is known. It costs next to
+// nothing, because every acquire asks.
+func (g *gate) healthy() bool { return g.well.Load() }
 
 // lastFailure is nil while connects succeed.
 func (g *gate) lastFailure() *failure {

@@ -50,6 +50,11 @@ func newScripted(t *testing.T, script func(*dialogue)) *scripted {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return serveScripted(t, l, script)
+}
+
+func serveScripted(t *testing.T, l net.Listener, script func(*dialogue)) *scripted {
+	t.Helper()
 	s := &scripted{listener: l, done: make(chan struct{})}
 	s.setScript(script)
 	s.wg.Go(s.accept)

@@ -1,0 +1,155 @@
+package proxy
+
+// From a checked configuration to one that connects by way of a connector: which of
+// pgx's hooks it takes, and how the user's own stay in place.
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// configure wires a connector into cfg.
+func configure(cfg *pgxpool.Config, o *options, s settings) error {
+	conn := cfg.ConnConfig
+	if o.execMode != nil {
+		conn.DefaultQueryExecMode = *o.execMode
+	}
+	addrs := conn.RuntimeParams["hostaddr"]
+	delete(conn.RuntimeParams, "hostaddr")
+	targets, err := findTargets(&conn.Config, o, s, addrs)
+	if err != nil {
+		return err
+	}
+	first := targets[0].endpoint.Kind
+	conn.RuntimeParams, err = checkParameters(first, conn.RuntimeParams, s.sourceOf)
+	if err != nil {
+		return err
+	}
+	if err := checkProtocol(&conn.Config, first, s); err != nil {
+		return err
+	}
+	c := &connector{
+		targets: targets,
+		login:   newLogin(&conn.Config, o, first),
+		lookup:  conn.LookupFunc,
+		dialNet: conn.DialFunc,
+		log:     o.logger,
+		attempt: orElse(o.attempt, o.preset.attempt),
+		budget:  orElse(o.budget, o.preset.budgetFor(first)),
+		gate:    newGate(orElse(o.connects, o.preset.connects)),
+	}
+	if c.login.iam != nil {
+		if err := checkIAM(&conn.Config, targets, c.login.iam, s); err != nil {
+			return err
+		}
+	}
+	if o.attempt == nil && conn.ConnectTimeout > 0 {
+		c.attempt = conn.ConnectTimeout
+	}
+	if o.lookup != nil {
+		c.lookup = o.lookup
+	}
+	if o.dial != nil {
+		c.dialNet = o.dial
+	} else if len(s) > 0 { // from a connection string: pgx's own dialer, which nobody chose
+		c.dialNet = (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext
+	}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	c.base = attemptConfig(&conn.Config)
+	c.install(cfg)
+	o.limit(cfg, first, s)
+	return nil
+}
+
+// keepAlive notices a dead peer within half a minute, where the kernel's defaults
+// take hours on an idle connection.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
+
+func (p preset) budgetFor(k Kind) time.Duration {
+	if k.IsRDS() && !k.IsProxy() {
+		return p.budgetDirect
+	}
+	return p.budget
+}
+
+// attemptConfig is what the connects themselves use: the user's settings without what
+// belongs to the connection that pgx makes of the result.
+func attemptConfig(outer *pgconn.Config) *pgconn.Config {
+	inner := outer.Copy()
+	inner.Password, inner.Fallbacks, inner.ConnectTimeout = "", nil, 0
+	inner.AfterConnect, inner.OnNotice, inner.OnNotification = nil, nil, nil
+	return inner
+}
+
+// install replaces the parts of cfg that open connections, keeping the user's hooks.
+func (c *connector) install(cfg *pgxpool.Config) {
+	conn := cfg.ConnConfig
+	shown := c.targets[0].tls
+	password, tracer, before, after := conn.Password, conn.Tracer, cfg.BeforeConnect, conn.AfterNetConnect
+
+	// The login below is one without TLS and password: both are done when pgx sees the
+	// connection. The connection's own Config shows the TLS settings that were used.
+	conn.TLSConfig, conn.Fallbacks, conn.Password = nil, nil, ""
+	conn.ChannelBinding, conn.RequireAuth, conn.SSLCertMode = "", "", ""
+	conn.ValidateConnect = nil
+	conn.ConnectTimeout = c.budget + time.Second // the loop ends by itself; this is for callers that look
+	conn.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
+	conn.DialFunc = c.dialer(c.login)
+	conn.AfterNetConnect = func(ctx context.Context, config *pgconn.Config, nc net.Conn) (net.Conn, error) {
+		config.TLSConfig = shown
+		if after == nil {
+			return nc, nil
+		}
+		return after(ctx, config, nc)
+	}
+	if c.targets[0].endpoint.Kind == KindWriter {
+		conn.OnPgError = rejectReadOnly(conn.OnPgError)
+	}
+	cfg.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
+		who := c.login
+		if before != nil {
+			cc.Password = password
+			if err := before(ctx, cc); err != nil {
+				return err
+			}
+			who = c.login.changedBy(cc, conn.User, password)
+			cc.Password = ""
+		}
+		_, who.unasked = ctx.Deadline()
+		cc.DialFunc = c.dialer(who)
+		cc.Tracer = tracer // the pool's tracer below is for Acquire, not for statements
+		return nil
+	}
+	conn.Tracer = c.traceAcquire(tracer)
+}
+
+// rejectReadOnly closes a connection whose server says it is read-only (25006): after
+// a failover the old writer answers so for as long as anybody keeps talking to it.
+func rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHandler {
+	return func(pc *pgconn.PgConn, e *pgconn.PgError) bool {
+		keep := next == nil || next(pc, e)
+		return keep && e.Code != "25006"
+	}
+}
+
+// dialer is the pgconn.DialFunc for connections of one login.
+func (c *connector) dialer(who login) pgconn.DialFunc {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if network == cancelTCP4 || network == cancelTCP6 || network == cancelUnix {
+			return c.dialCancel(ctx, network, addr)
+		}
+		conn, _, err := c.dial(ctx, who)
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}
+}
