@@ -4,6 +4,7 @@ package proxy
 // being ready for a query, including the attempts that fail on the way.
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -94,16 +95,16 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 		if err := through.enter(ctx); err != nil {
 			return err
 		}
-		var err error
-		conn, to, err = c.tryTargets(ctx, tries)
+		f, err := finding{}, error(nil)
+		conn, to, f, err = c.tryTargets(ctx, tries)
 		if err == nil {
 			through.leave(nil)
 			return nil
 		}
 		if last == nil || ctx.Err() == nil { // of an attempt that was cut off, the one before tells more
-			last, found = err, tries.judge(ctx, err, to)
+			last, found = err, f
 		}
-		through.leave(c.describe(to, who, tries.count, start, found, last))
+		through.leave(c.describe(to, tries, start, found, last))
 		if found.slow && found.verdict.Retryable() {
 			coolDown(ctx)
 		}
@@ -117,7 +118,7 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 		c.log.LogAttrs(ctx, level, "aurorapgx: connected", c.attrs(to, tries.count, time.Since(start), nil, nil)...)
 		return conn, to, nil
 	}
-	failed := c.failed(to, who, tries.count, start, found, err)
+	failed := c.failed(to, tries, start, found, err)
 	c.log.LogAttrs(ctx, slog.LevelError, "aurorapgx: connect failed", c.attrs(to, failed.Attempts, failed.Elapsed, failed.Cause, failed)...)
 	return nil, nil, failed
 }
@@ -132,23 +133,32 @@ func coolDown(ctx context.Context) {
 	}
 }
 
-// tryTargets is one attempt: each host in turn, and of each host the addresses, until
-// a server answers for itself.
-func (c *connector) tryTargets(ctx context.Context, tries *attempts) (net.Conn, *target, error) {
+// tryTargets is one attempt: each host in turn, until one takes the connection. The
+// first host's failure is reported, unless a later one gives reason to try again.
+func (c *connector) tryTargets(ctx context.Context, tries *attempts) (net.Conn, *target, finding, error) {
 	tries.count++
-	var errs []error
+	var (
+		errs  []error
+		about *target
+		found finding
+	)
 	for i := range c.targets {
 		t := &c.targets[i]
 		conn, err := c.tryTarget(ctx, t, tries)
 		if err == nil {
-			return conn, t, nil
+			return conn, t, finding{}, nil
 		}
 		errs = append(errs, err)
-		if i == len(c.targets)-1 || ctx.Err() != nil {
-			return nil, t, errors.Join(errs...)
+		f := tries.judge(ctx, err, t)
+		if about == nil || f.verdict.Retryable() && !found.verdict.Retryable() {
+			about, found = t, f
+		}
+		if f.refused || ctx.Err() != nil { // the other hosts would refuse the same credentials
+			about, found = t, f
+			break
 		}
 	}
-	return nil, nil, errors.New("no host to connect to") // Configure leaves at least one
+	return nil, about, found, errors.Join(errs...)
 }
 
 func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (net.Conn, error) {
@@ -282,7 +292,7 @@ func attemptError(ctx context.Context, err error, reached bool) error {
 }
 
 // failed makes the error that the caller sees.
-func (c *connector) failed(t *target, who login, attempts int, start time.Time, f finding, err error) *ConnectError {
+func (c *connector) failed(t *target, tries *attempts, start time.Time, f finding, err error) *ConnectError {
 	var gaveUp *retry.Error
 	if errors.As(err, &gaveUp) && gaveUp.Last != nil {
 		err = gaveUp.Last
@@ -290,15 +300,15 @@ func (c *connector) failed(t *target, who login, attempts int, start time.Time, 
 			err = fmt.Errorf("%w: %w", gaveUp.Context, err)
 		}
 	}
-	if attempts == 0 {
+	if tries.count == 0 {
 		if last := c.gate.lastFailure(); last != nil {
 			return last.seenBy(err)
 		}
 	}
-	return c.describe(t, who, attempts, start, f, err)
+	return c.describe(t, tries, start, f, err)
 }
 
-func (c *connector) describe(t *target, who login, attempts int, start time.Time, f finding, err error) *ConnectError {
+func (c *connector) describe(t *target, tries *attempts, start time.Time, f finding, err error) *ConnectError {
 	if t == nil {
 		t = &c.targets[0]
 	}
@@ -307,7 +317,7 @@ func (c *connector) describe(t *target, who login, attempts int, start time.Time
 		cause = ErrUnreachable
 	}
 	return &ConnectError{
-		Endpoint: t.endpoint, User: who.user, Attempts: attempts, Elapsed: time.Since(start),
+		Endpoint: t.endpoint, User: cmp.Or(tries.last.User, tries.login.user), Attempts: tries.count, Elapsed: time.Since(start),
 		Cause: cause, Hint: f.hint, err: err,
 	}
 }

@@ -216,3 +216,23 @@ func TestAWriterEndpointThatLeadsToAReader(t *testing.T) {
 	}
 	conn.Release()
 }
+
+func TestOfSeveralHostsTheHopefulOneDecides(t *testing.T) {
+	t.Parallel()
+	denied := newScripted(t, refuse("42501", "permission denied for database"))
+	var asked atomic.Int64
+	starting := newScripted(t, func(d *dialogue) {
+		if asked.Add(1) <= 2 {
+			refuse("57P03", "the database system is starting up")(d)
+			return
+		}
+		login(d)
+	})
+	pool := newPool(t, "postgres://app:x@127.0.0.1:"+denied.port()+",127.0.0.1:"+starting.port()+"/orders")
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if denied.accepted.Load() != 3 || asked.Load() != 3 {
+		t.Errorf("%d and %d attempts, want 3 of each host", denied.accepted.Load(), asked.Load())
+	}
+}

@@ -69,7 +69,7 @@ func (e *sameCredentialsError) Unwrap() error { return e.refusal }
 // judge diagnoses a failed attempt in the light of those before it.
 func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
 	if _, ok := errors.AsType[*sameCredentialsError](err); ok {
-		return finding{cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
+		return finding{refused: true, cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
 	}
 	f := diagnose(err, t.endpoint.Kind)
 	switch {
