@@ -95,8 +95,8 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 		if err := through.enter(ctx); err != nil {
 			return err
 		}
-		f, err := finding{}, error(nil)
-		conn, to, f, err = c.tryTargets(ctx, tries)
+		taken, t, f, err := c.tryTargets(ctx, tries)
+		conn, to = taken, t
 		if err == nil {
 			through.leave(nil)
 			return nil

@@ -28,8 +28,7 @@ func ExampleNewPool() {
 // What cannot work is said before anything is dialled.
 func ExampleNewPool_configError() {
 	_, err := proxy.NewPool(context.Background(), "postgres://app@app.proxy-abc.eu-west-1.rds.amazonaws.com/orders?statement_timeout=5s")
-	var cfgErr *proxy.ConfigError
-	if errors.As(err, &cfgErr) {
+	if cfgErr, ok := errors.AsType[*proxy.ConfigError](err); ok {
 		fmt.Println(cfgErr.Source)
 		fmt.Println(cfgErr.Problem)
 		fmt.Println(cfgErr.Fix)
@@ -45,8 +44,7 @@ func ExampleConnect() {
 	ctx, cancel := context.WithTimeout(context.Background(), 300*time.Millisecond)
 	defer cancel()
 	_, err := proxy.Connect(ctx, "postgres://app:secret@127.0.0.1:1/orders") // nothing listens there
-	var connectErr *proxy.ConnectError
-	if errors.As(err, &connectErr) {
+	if connectErr, ok := errors.AsType[*proxy.ConnectError](err); ok {
 		fmt.Println(connectErr.Cause, connectErr.Attempts > 1, errors.Is(err, context.DeadlineExceeded))
 	}
 	// Output: server cannot be reached true true
