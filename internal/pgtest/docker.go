@@ -105,6 +105,9 @@ func dockerProvider(ctx context.Context, getenv func(string) string) (*testconta
 	// would be remembered too.
 	ping, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemonTimeout)
 	defer cancel()
+	// Its banner would stand in the middle of what a test or example prints, and the
+	// client can be told so no other way.
+	tclog.SetDefault(tclog.NewNoopLogger())
 	client, err := testcontainers.NewDockerClientWithOpts(ping)
 	if err != nil {
 		return nil, fmt.Errorf("no daemon answers: %w", err)
