@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"math"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 
 	"github.com/aurorapgx/aurorapgx/retry"
 )
@@ -238,28 +240,35 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	watchdog := time.AfterFunc(patience, func() { cancel(errSilent) })
 	defer watchdog.Stop()
 
-	var hs *handshakeConn
+	var (
+		conn net.Conn
+		read *loginReader
+	)
 	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
 	cfg.DialFunc = onlyOnce(c.dialNet)
-	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, conn net.Conn) (net.Conn, error) {
+	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, nc net.Conn) (net.Conn, error) {
 		watchdog.Reset(patience)
-		hs = &handshakeConn{Conn: conn, answered: func() { watchdog.Stop() }}
-		return hs, nil
+		conn = nc
+		return nc, nil
+	}
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		read = &loginReader{r: r, answered: func() { watchdog.Stop() }}
+		return pgproto3.NewFrontend(read, w)
 	}
 	pc, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, attemptError(ctx, err, hs != nil)
+		return nil, attemptError(ctx, err, conn != nil)
 	}
 	if t.endpoint.Kind == KindWriter && pc.ParameterStatus("in_hot_standby") == "on" {
 		_ = pc.Close(ctx)
 		return nil, &readerError{addr: addr}
 	}
 	if _, err := pc.Hijack(); err != nil {
-		_ = hs.Close()
+		_ = conn.Close()
 		return nil, err
 	}
-	return handOver(hs), nil
+	return handOver(conn, read), nil
 }
 
 // onlyOnce lets a connect dial and refuses what pgconn dials after it: when a server

@@ -2,17 +2,21 @@ package proxy
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
 	"time"
 )
 
-// handshakeConn sits between a connecting pgconn and the network. It keeps the
-// server's bytes from AuthenticationOk to the first ReadyForQuery, so that they can
-// be replayed to another pgconn, and it never lets the reader see more than the
-// message it is in: bytes that arrive behind ReadyForQuery stay here and go with the
-// connection.
-type handshakeConn struct {
-	net.Conn
+// loginReader is what a connecting pgconn reads messages from. It keeps the server's
+// bytes from AuthenticationOk to the first ReadyForQuery, so that they can be replayed
+// to another pgconn, and it never lets the reader see more than the message it is in:
+// bytes that arrive behind ReadyForQuery stay here and go with the connection.
+//
+// It reads from pgconn's own reader and not from the network, because pgconn may have
+// a background read under way when the connection is taken over: it starts one when a
+// write takes longer than 15 ms, and what that read returns belongs to the stream.
+type loginReader struct {
+	r        io.Reader
 	answered func() // called once, when the first byte arrives
 
 	buf      []byte // received, not yet passed on
@@ -30,58 +34,58 @@ const (
 	recorded
 )
 
-func (c *handshakeConn) Read(p []byte) (int, error) {
-	if c.left == 0 {
-		if err := c.nextMessage(); err != nil {
+func (l *loginReader) Read(p []byte) (int, error) {
+	if l.left == 0 {
+		if err := l.nextMessage(); err != nil {
 			return 0, err
 		}
 	}
-	if len(c.buf) == 0 {
-		if err := c.fill(); err != nil {
+	if len(l.buf) == 0 {
+		if err := l.fill(); err != nil {
 			return 0, err
 		}
 	}
-	n := copy(p, c.buf[:min(len(c.buf), c.left)])
-	if c.state == recording {
-		c.recorded = append(c.recorded, c.buf[:n]...)
+	n := copy(p, l.buf[:min(len(l.buf), l.left)])
+	if l.state == recording {
+		l.recorded = append(l.recorded, l.buf[:n]...)
 	}
-	c.buf, c.left = c.buf[n:], c.left-n
-	if c.left == 0 && c.kind == 'Z' && c.state == recording {
-		c.state = recorded
+	l.buf, l.left = l.buf[n:], l.left-n
+	if l.left == 0 && l.kind == 'Z' && l.state == recording {
+		l.state = recorded
 	}
 	return n, nil
 }
 
 // nextMessage reads the header of the next message: a type byte and the length of
 // what follows it. For Authentication messages it also needs the code behind it.
-func (c *handshakeConn) nextMessage() error {
+func (l *loginReader) nextMessage() error {
 	const header, withCode = 5, 9
 	need := header
-	for len(c.buf) < need {
-		if err := c.fill(); err != nil {
+	for len(l.buf) < need {
+		if err := l.fill(); err != nil {
 			return err
 		}
-		if c.buf[0] == 'R' {
+		if l.buf[0] == 'R' {
 			need = withCode
 		}
 	}
-	c.kind = c.buf[0]
-	c.left = max(header, 1+int(int32(binary.BigEndian.Uint32(c.buf[1:])))) // a nonsensical length is pgconn's to refuse
-	if c.kind == 'R' && c.state == beforeAuthOK && binary.BigEndian.Uint32(c.buf[header:]) == 0 {
-		c.state = recording
+	l.kind = l.buf[0]
+	l.left = max(header, 1+int(int32(binary.BigEndian.Uint32(l.buf[1:])))) // a nonsensical length is pgconn's to refuse
+	if l.kind == 'R' && l.state == beforeAuthOK && binary.BigEndian.Uint32(l.buf[header:]) == 0 {
+		l.state = recording
 	}
 	return nil
 }
 
-func (c *handshakeConn) fill() error {
+func (l *loginReader) fill() error {
 	chunk := make([]byte, 4096)
-	n, err := c.Conn.Read(chunk)
+	n, err := l.r.Read(chunk)
 	if n > 0 {
-		if c.answered != nil {
-			c.answered()
-			c.answered = nil
+		if l.answered != nil {
+			l.answered()
+			l.answered = nil
 		}
-		c.buf = append(c.buf, chunk[:n]...)
+		l.buf = append(l.buf, chunk[:n]...)
 		return nil
 	}
 	return err
@@ -92,15 +96,16 @@ func (c *handshakeConn) fill() error {
 // everything after that straight through.
 type handedConn struct {
 	net.Conn
-	pending []byte // still to be read: the replayed login, then what had already arrived
-	started bool   // pgx has written its startup message
+	r       io.Reader // reads the connection, after what pgconn had read ahead
+	pending []byte    // still to be read: the replayed login, then what had already arrived
+	started bool      // pgx has written its startup message
 	remote  net.Addr
 }
 
-func handOver(c *handshakeConn) *handedConn {
+func handOver(conn net.Conn, l *loginReader) *handedConn {
 	return &handedConn{
-		Conn: c.Conn, pending: append(c.recorded, c.buf...),
-		remote: cancelAddr{c.RemoteAddr()},
+		Conn: conn, r: l.r, pending: append(l.recorded, l.buf...),
+		remote: cancelAddr{conn.RemoteAddr()},
 	}
 }
 
@@ -113,7 +118,7 @@ func (c *handedConn) Read(p []byte) (int, error) {
 		}
 		return n, nil
 	}
-	return c.Conn.Read(p)
+	return c.r.Read(p)
 }
 
 // Terminate, as pgx writes it.

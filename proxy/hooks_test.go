@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -235,4 +236,46 @@ func TestOfSeveralHostsTheHopefulOneDecides(t *testing.T) {
 	if denied.accepted.Load() != 3 || asked.Load() != 3 {
 		t.Errorf("%d and %d attempts, want 3 of each host", denied.accepted.Load(), asked.Load())
 	}
+}
+
+// slowWrites makes pgconn start its background reader, which it does when a write
+// takes longer than 15 ms. The answer arrives meanwhile, and the reader goes on to wait
+// for more.
+type slowWrites struct{ net.Conn }
+
+func (c slowWrites) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	time.Sleep(40 * time.Millisecond)
+	return n, err
+}
+
+// A background read that was under way when the connection was handed over must not
+// swallow the answers that follow.
+func TestNoAnswerIsLostToABackgroundRead(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, login)
+	pool := newPool(t, s.dsn(), proxy.WithMaxConns(8), proxy.WithConnectLimit(8), proxy.WithDialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, addr)
+		return slowWrites{conn}, err
+	}))
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			conn, err := pool.Acquire(ctx)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Release()
+			for range 5 {
+				if _, err := conn.Exec(ctx, "-- hello"); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
 }

@@ -1,0 +1,146 @@
+package proxytest
+
+// The moment a session needs a database connection: it borrows one, or its request is refused.
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+)
+
+// attach makes sure that a database connection is borrowed, and returns it with mu held.
+func (s *clientSession) attach() (*dbConn, error) {
+	for {
+		s.mu.Lock()
+		switch {
+		case s.hungUp:
+			s.mu.Unlock()
+			return nil, errHungUp
+		case s.lostPin:
+			s.mu.Unlock()
+			return nil, s.lostToFailover()
+		case s.db != nil:
+			return s.db, nil
+		}
+		s.mu.Unlock()
+		db, err := s.borrow()
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		if !s.hungUp && db.own(s) {
+			s.db, s.sendingTo, s.tx = db, db, 'I'
+			return db, nil
+		}
+		s.mu.Unlock() // it died in the pool: nothing was sent, take another
+		s.p.counters.borrowed.Add(-1)
+		s.p.pool.put(db)
+	}
+}
+
+func (s *clientSession) borrow() (*dbConn, error) {
+	pool, c := s.p.pool, &s.p.counters
+	c.borrowRequests.Add(1)
+	start := time.Now()
+	db := pool.take(s.info.key)
+	if db == nil {
+		ctx, stop := s.watchClient()
+		var err error
+		db, err = pool.wait(ctx, s.info)
+		stop()
+		if err != nil {
+			return nil, s.borrowError(err)
+		}
+	}
+	c.borrowed.Add(1)
+	c.borrowTook(time.Since(start))
+	return db, nil
+}
+
+// borrowError turns what ended the wait into what ends the request.
+func (s *clientSession) borrowError(err error) error {
+	var refused *databaseError
+	switch {
+	case errors.As(err, &refused):
+		return &refusal{code: "XX000", message: "Request returned an error: " + refused.Error() + ".", cause: refused}
+	case errors.Is(err, errBorrowTimeout):
+		s.p.counters.borrowTimeouts.Add(1)
+	case errors.Is(err, errClientClosed):
+		s.p.counters.borrowAborted.Add(1)
+	case errors.Is(err, context.Canceled):
+		return errHungUp
+	}
+	return err
+}
+
+// watchClient makes the session notice that its client goes away while it waits for a database
+// connection: the context it returns ends then. It reads ahead to do so, into what is free of the
+// window, and must be stopped before anyone else reads.
+func (s *clientSession) watchClient() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancelCause(s.p.ctx)
+	done := make(chan struct{})
+	s.p.wg.Go(func() {
+		defer close(done)
+		for s.in.w < len(s.in.buf) {
+			n, err := s.conn.Read(s.in.buf[s.in.w:])
+			s.in.w += n
+			var netErr net.Error
+			switch {
+			case errors.As(err, &netErr) && netErr.Timeout():
+				if s.isHungUp() {
+					cancel(errHungUp)
+				}
+				return
+			case err != nil, s.terminateAhead():
+				cancel(errClientClosed)
+				return
+			}
+		}
+	})
+	return ctx, func() {
+		_ = s.raw.SetReadDeadline(time.Unix(1, 0))
+		<-done
+		_ = s.raw.SetReadDeadline(time.Time{})
+		cancel(nil)
+	}
+}
+
+// terminateAhead says whether the client has said goodbye behind what it asked for.
+func (s *clientSession) terminateAhead() bool {
+	for b := s.in.bytes(); len(b) >= headerLen; {
+		kind, body, ok := parseHeader(b)
+		if kind == 'X' || !ok {
+			return true
+		}
+		b = b[min(headerLen+body, len(b)):]
+	}
+	return false
+}
+
+const borrowTimeoutText = "Timed-out waiting to acquire database connection."
+
+// refuseRequest answers a request that got no database connection. The message is still unread.
+func (s *clientSession) refuseRequest(err error, kind byte, body int) error {
+	if !errors.Is(err, errBorrowTimeout) {
+		return err
+	}
+	switch s.p.cfg.borrowReply {
+	case BorrowTimeoutClose:
+		s.hangUp(errorResponse("ERROR", "08000", borrowTimeoutText))
+		return errHungUp
+	case BorrowTimeoutError:
+		reply := errorResponse("ERROR", "08000", borrowTimeoutText)
+		if kind == 'Q' || kind == 'F' {
+			reply = append(reply, readyForQuery...)
+		} else {
+			s.skipLocal = true
+		}
+		if err := s.reply(reply); err != nil {
+			return err
+		}
+		return s.discard(headerLen + body)
+	case BorrowTimeoutFatal:
+	}
+	return &refusal{code: "08000", message: borrowTimeoutText, cause: err}
+}

@@ -1,0 +1,29 @@
+package proxytest
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+)
+
+// proxyLog writes lines in the words of RDS Proxy's log. Its default endpoint is called "default"
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.troubleshooting.html).
+type proxyLog struct {
+	logger *slog.Logger
+}
+
+// client logs a line about a client connection.
+func (l *proxyLog) client(level slog.Level, id uint64, format string, args ...any) {
+	if l.logger.Enabled(context.Background(), level) {
+		l.logger.Log(context.Background(), level,
+			fmt.Sprintf("[proxyEndpoint=default] [clientConnection=%d] ", id)+fmt.Sprintf(format, args...))
+	}
+}
+
+// database logs a line about a database connection.
+func (l *proxyLog) database(level slog.Level, id uint64, format string, args ...any) {
+	if l.logger.Enabled(context.Background(), level) {
+		l.logger.Log(context.Background(), level,
+			fmt.Sprintf("[proxyEndpoint=default] [dbConnection=%d] ", id)+fmt.Sprintf(format, args...))
+	}
+}

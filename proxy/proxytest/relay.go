@@ -1,0 +1,317 @@
+package proxytest
+
+// The way back: answers from a database connection to the client who borrows it. Messages are
+// passed on as bytes; the few that say what was answered, and when the transaction is over, are
+// looked at on the way.
+
+import (
+	"bytes"
+	"log/slog"
+)
+
+// pending is a message that was sent to the database and is not answered yet.
+type pending struct {
+	kind    byte       // type of the message; 'c' marks the end of copy data
+	swallow bool       // the answer is not for the client
+	st      *statement // the statement that is parsed, bound, described or closed
+	prep    *prepared  // with an injected Parse
+}
+
+// pendingQueue is a queue that keeps its memory.
+type pendingQueue struct {
+	items []pending
+	head  int
+}
+
+func (q *pendingQueue) len() int { return len(q.items) - q.head }
+
+func (q *pendingQueue) push(e pending) { q.items = append(q.items, e) }
+
+func (q *pendingQueue) first() *pending {
+	if q.head == len(q.items) {
+		return nil
+	}
+	return &q.items[q.head]
+}
+
+func (q *pendingQueue) pop() pending {
+	e := q.items[q.head]
+	q.items[q.head] = pending{}
+	q.head++
+	switch {
+	case q.head == len(q.items):
+		q.items, q.head = q.items[:0], 0
+	case q.head > 64 && q.head > len(q.items)/2:
+		n := copy(q.items, q.items[q.head:])
+		clear(q.items[n:])
+		q.items, q.head = q.items[:n], 0
+	}
+	return e
+}
+
+// relay passes on what is in the connection's window, in one write, and gives the connection back
+// if that completes a transaction. It runs on the connection's goroutine.
+func (s *clientSession) relay(db *dbConn) error {
+	s.wmu.Lock()
+	s.mu.Lock()
+	out, release, err := s.scan(db)
+	s.mu.Unlock()
+	var writeErr error
+	if len(out) > 0 {
+		_, writeErr = s.conn.Write(out)
+	}
+	s.wmu.Unlock()
+	if release {
+		db.owner.Store(nil)
+		s.p.pool.put(db)
+		return err
+	}
+	if err == nil && writeErr != nil {
+		_ = s.raw.Close() // the client is gone: so is the request, and the connection with it
+		return errClientClosed
+	}
+	return err
+}
+
+// scan goes through the messages in the window and returns the bytes to pass on, which are valid
+// until the window is filled again. mu is held.
+func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
+	w := &db.win
+	kept := w.buf[w.r:w.r] // grows over the window in place while nothing is made longer
+	for w.len() > 0 {
+		if db.rest > 0 {
+			n := min(db.rest, w.len())
+			kept = append(kept, w.buf[w.r:w.r+n]...)
+			w.r += n
+			db.rest -= n
+			continue
+		}
+		if w.len() < headerLen {
+			break
+		}
+		kind, body, ok := parseHeader(w.bytes())
+		if !ok {
+			return kept, release, errMessageLength
+		}
+		total := headerLen + body
+		whole := w.len() >= total
+		if !whole && total <= len(w.buf) && (kind == 'E' || kind == 'C' || kind == 'Z') {
+			break // read on: it has to be looked at
+		}
+		frame := w.buf[w.r:min(w.r+total, w.w)]
+		w.r += len(frame)
+		forward, rewritten := s.answered(db, kind, frame, whole)
+		if kind == 'Z' && s.db == db && s.idle() {
+			s.detach()
+			release = true
+		}
+		switch {
+		case rewritten != nil:
+			// The window has no room for a longer message.
+			kept = append(bytes.Clone(kept), rewritten...)
+		case forward:
+			kept = append(kept, frame...)
+			db.rest = total - len(frame)
+		}
+	}
+	return kept, release, nil
+}
+
+// answered notes what a message from the database means for the queue. forward is false for
+// answers to what the proxy injected; rewritten is what to send in the message's place, if
+// anything. mu is held.
+func (s *clientSession) answered(db *dbConn, kind byte, frame []byte, whole bool) (forward bool, rewritten []byte) {
+	switch kind {
+	case 'D', 'd', 'N', 'A', 'S', 't', 'H', 'V':
+		return true, nil
+	}
+	s.dropMarkers()
+	head := s.queue.first()
+	if head == nil {
+		return true, nil
+	}
+	switch kind {
+	case '1', '2', '3':
+		return s.answeredStep(db, kind, head), nil
+	case 'T', 'n':
+		if head.kind == 'D' {
+			s.queue.pop()
+		}
+	case 'C', 'I', 's':
+		if kind == 'C' && whole {
+			s.commandComplete(db, frame[headerLen:])
+		}
+		if head.kind == 'E' {
+			s.queue.pop()
+		}
+	case 'G':
+		s.copyStarted()
+	case 'E':
+		if whole {
+			rewritten = s.clientsNames(head.st, frame)
+		}
+		s.errorCame(db)
+	case 'Z':
+		s.readyCame(frame)
+	}
+	return true, rewritten
+}
+
+// answeredStep handles ParseComplete, BindComplete and CloseComplete.
+func (s *clientSession) answeredStep(db *dbConn, kind byte, head *pending) (forward bool) {
+	want := map[byte]byte{'1': 'P', '2': 'B', '3': 'C'}[kind]
+	if head.kind != want {
+		return true
+	}
+	entry := s.queue.pop()
+	switch kind {
+	case '1':
+		s.parsed(db, entry)
+	case '3':
+		s.closed(db, entry)
+	}
+	return !entry.swallow
+}
+
+// dropMarkers removes marks of copy data that ended without having been asked for.
+func (s *clientSession) dropMarkers() {
+	for head := s.queue.first(); head != nil && head.kind == 'c'; head = s.queue.first() {
+		s.queue.pop()
+	}
+}
+
+// copyStarted follows a CopyInResponse. The database now ignores each Sync up to the end of the copy
+// data, sent already or not.
+func (s *clientSession) copyStarted() {
+	q := &s.queue
+	for i := q.head + 1; i < len(q.items); i++ {
+		if q.items[i].kind == 'c' {
+			q.items = append(q.items[:i], q.items[i+1:]...)
+			return
+		}
+		if q.items[i].kind == 'S' && q.items[q.head].kind == 'E' {
+			q.items = append(q.items[:i], q.items[i+1:]...)
+			i--
+			s.open = true
+		}
+	}
+	s.copyIn = true
+}
+
+// errorCame drops what the database skips after an error: everything up to the next Sync. After an
+// error in a simple query or a function call it skips nothing, and says ReadyForQuery.
+func (s *clientSession) errorCame(db *dbConn) {
+	s.copyIn = false
+	first := s.queue.first()
+	if first.kind == 'Q' || first.kind == 'F' || first.kind == 'S' {
+		return
+	}
+	s.failed(db, s.queue.pop(), false)
+	for next := s.queue.first(); next != nil; next = s.queue.first() {
+		if next.kind == 'S' {
+			return
+		}
+		s.failed(db, s.queue.pop(), true)
+	}
+	s.skip = true
+}
+
+// readyCame follows a ReadyForQuery.
+func (s *clientSession) readyCame(frame []byte) {
+	if head := s.queue.first(); head.kind == 'S' || head.kind == 'Q' || head.kind == 'F' {
+		s.queue.pop()
+	}
+	s.dropMarkers()
+	if len(frame) <= headerLen {
+		return
+	}
+	s.setTx(frame[headerLen])
+}
+
+func (s *clientSession) setTx(status byte) {
+	switch was, is := s.tx != 'I', status != 'I'; {
+	case is && !was:
+		s.p.counters.inTransaction.Add(1)
+	case was && !is:
+		s.p.counters.inTransaction.Add(-1)
+	}
+	s.tx = status
+}
+
+// commandComplete looks for the two commands that take the prepared statements away.
+func (s *clientSession) commandComplete(db *dbConn, body []byte) {
+	if tag, _, _ := cString(body); string(tag) == "DEALLOCATE ALL" || string(tag) == "DISCARD ALL" {
+		s.forgetAll(db)
+	}
+}
+
+// clientsNames gives a statement its client's name in an error about it; nil if there is nothing to
+// change.
+func (s *clientSession) clientsNames(st *statement, frame []byte) []byte {
+	if st == nil || st.clientName == "" {
+		return nil
+	}
+	if code := errorCode(frame[headerLen:]); code != "26000" && code != "42P05" {
+		return nil
+	}
+	return renameInError(frame, st.backendName, st.clientName)
+}
+
+// idle says whether the database connection is needed no more. mu is held.
+func (s *clientSession) idle() bool {
+	return s.queue.len() == 0 && s.tx == 'I' && !s.open && !s.pinned && !s.unsent && !s.ended
+}
+
+// detach ends the borrow. mu is held.
+func (s *clientSession) detach() {
+	s.db = nil
+	s.portals = nil
+	s.skip, s.copyIn, s.open = false, false, false
+	s.setTx('I')
+	s.p.counters.borrowed.Add(-1)
+	if s.pinned {
+		s.p.counters.pinned.Add(-1)
+	}
+}
+
+// databaseLost is called when the borrowed connection has ended. cut says that a failover did it.
+func (s *clientSession) databaseLost(db *dbConn, cut bool) {
+	s.mu.Lock()
+	if s.db != db {
+		s.mu.Unlock()
+		return
+	}
+	between := s.queue.len() == 0 && s.tx == 'I' && !s.open && !s.unsent
+	s.detach()
+	ended := s.ended
+	if cut && between {
+		s.lostPin = true
+	}
+	lostPin := s.lostPin
+	s.mu.Unlock()
+	if ended || lostPin {
+		return
+	}
+	s.logf(slog.LevelInfo, "The database connection [dbConnection=%d] was lost.", db.id)
+	if cut && s.p.cfg.failoverReply == FailoverFatal {
+		s.hangUp(failoverError())
+		return
+	}
+	s.hangUp(nil)
+}
+
+func failoverError() []byte { return errorResponse("FATAL", failoverCode, failoverText) }
+
+const (
+	failoverCode = "57P01"
+	failoverText = "terminating connection due to administrator command"
+)
+
+// lostToFailover is what a pinned session hears about a failover, when it speaks.
+func (s *clientSession) lostToFailover() error {
+	if s.p.cfg.failoverReply == FailoverClose {
+		s.hangUp(nil)
+		return errHungUp
+	}
+	return &refusal{code: failoverCode, message: failoverText}
+}

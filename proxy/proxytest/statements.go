@@ -1,0 +1,218 @@
+package proxytest
+
+// Prepared statements that follow their client. Each statement has a name on the database that is
+// its own, so that clients who use the same names do not meet; a database connection that does not
+// have a statement when it is needed is sent the Parse again. This is what lets the extended
+// protocol be multiplexed
+// (https://aws.amazon.com/blogs/database/amazon-rds-proxy-multiplexing-support-for-postgresql-extended-query-protocol/).
+
+import (
+	"slices"
+	"strconv"
+)
+
+const (
+	maxKeptText           = 16 << 20 // bytes of statement text kept for a session
+	maxPreparedStatements = 1024     // kept on a database connection
+)
+
+// statement is one Parse of a client.
+type statement struct {
+	id          uint64
+	clientName  string
+	backendName string
+	text        []byte // what follows the name in a Parse message; nil if it is not kept
+	reason      string // why it pins when it runs
+	digest      string
+	confirmed   bool       // ParseComplete has come
+	closing     bool       // a Close is under way
+	dead        bool       // its Parse failed, or it is closed
+	prev        *statement // what the name stood for before, until the Parse is confirmed
+}
+
+// prepared is a statement as a database connection has it, or is about to.
+type prepared struct {
+	id        uint64
+	group     uint64 // the Sync group of the Parse
+	confirmed bool
+	used      uint64
+}
+
+// define notes that a Parse is about to be sent. mu is held.
+//
+// A name that is taken is sent under the database's name of the statement that has it: the database
+// then refuses it with 42P05 exactly if PostgreSQL would.
+func (s *clientSession) define(db *dbConn, st *statement) {
+	old := s.names[st.clientName]
+	switch {
+	case st.clientName == "":
+		st.backendName = ""
+	case old != nil:
+		s.prepare(db, old, st.clientName)
+		st.backendName = old.backendName
+	default:
+		st.backendName = "px" + strconv.FormatUint(st.id, 36)
+		s.evictPrepared(db)
+	}
+	st.prev = old
+	s.names[st.clientName] = st
+}
+
+// prepare makes sure that db has the statement by the time it reads what is sent next. mu is held.
+func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
+	if st == nil {
+		if name == "" && db.prepared[""] != nil { // somebody else's
+			s.inject(pending{kind: 'C', swallow: true}, 'C', "S", "", nil)
+			delete(db.prepared, "")
+		}
+		return
+	}
+	if !st.confirmed || st.closing || st.text == nil {
+		return // it is on this connection or nowhere
+	}
+	p := db.prepared[st.backendName]
+	db.useCount++
+	if p != nil && p.id == st.id && (p.confirmed || p.group == s.group) {
+		p.used = db.useCount
+		return
+	}
+	s.evictPrepared(db)
+	p = &prepared{id: st.id, group: s.group, used: db.useCount}
+	db.prepared[st.backendName] = p
+	// An earlier attempt, in a group that is not answered yet, may have succeeded or not: a Close
+	// first makes the Parse right in both cases.
+	if st.backendName != "" {
+		s.inject(pending{kind: 'C', swallow: true}, 'C', "S", st.backendName, nil)
+	}
+	s.inject(pending{kind: 'P', swallow: true, st: st, prep: p}, 'P', "", st.backendName, st.text)
+	s.p.counters.reparsed.Add(1)
+}
+
+// inject sends a message of the proxy's own, whose answer is not for the client. mu is held.
+func (s *clientSession) inject(entry pending, kind byte, prefix, name string, rest []byte) {
+	s.queue.push(entry)
+	s.open = true
+	s.out = appendHeader(s.out, kind, len(prefix)+len(name)+1+len(rest))
+	s.out = append(append(append(s.out, prefix...), name...), 0)
+	s.out = append(s.out, rest...)
+}
+
+// evictPrepared makes room on a database connection that has too many statements: the eighth of
+// them that was not used for longest is closed. mu is held.
+func (s *clientSession) evictPrepared(db *dbConn) {
+	if len(db.prepared) < maxPreparedStatements {
+		return
+	}
+	uses := make([]uint64, 0, len(db.prepared))
+	for _, p := range db.prepared {
+		uses = append(uses, p.used)
+	}
+	slices.Sort(uses)
+	limit := uses[len(uses)/8]
+	for name, p := range db.prepared {
+		if name != "" && p.confirmed && p.used <= limit {
+			delete(db.prepared, name)
+			s.inject(pending{kind: 'C', swallow: true}, 'C', "S", name, nil)
+		}
+	}
+}
+
+// parsed notes a ParseComplete. mu is held.
+func (s *clientSession) parsed(db *dbConn, entry pending) {
+	if entry.prep != nil {
+		entry.prep.confirmed = true
+		return
+	}
+	st := entry.st
+	if st == nil || st.dead {
+		return
+	}
+	st.confirmed = true
+	if st.prev != nil && !st.prev.dead {
+		s.kill(st.prev)
+	}
+	st.prev = nil
+	db.useCount++
+	db.prepared[st.backendName] = &prepared{id: st.id, group: s.group, confirmed: true, used: db.useCount}
+}
+
+// closed notes a CloseComplete. mu is held.
+func (s *clientSession) closed(db *dbConn, entry pending) {
+	if entry.swallow || entry.st == nil {
+		return
+	}
+	delete(db.prepared, entry.st.backendName)
+	s.kill(entry.st)
+}
+
+// failed notes that a message was answered with an error, or skipped after one. mu is held.
+func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
+	st := entry.st
+	switch {
+	case entry.kind == 'C' && st != nil:
+		st.closing = false
+	case entry.kind != 'P':
+	case entry.prep != nil:
+		if db.prepared[st.backendName] == entry.prep {
+			delete(db.prepared, st.backendName)
+		}
+	default:
+		if st.clientName == "" && !skipped { // the old one went before the new one failed
+			delete(db.prepared, "")
+			if st.prev != nil {
+				s.kill(st.prev)
+			}
+		}
+		s.kill(st)
+	}
+}
+
+// kill ends a statement's life. Its name goes back to the one before it, if that is alive. mu is held.
+func (s *clientSession) kill(st *statement) {
+	if st.dead {
+		return
+	}
+	st.dead = true
+	s.textBytes -= len(st.text)
+	st.text = nil
+	if s.names[st.clientName] != st {
+		return
+	}
+	prev := st.prev
+	for prev != nil && prev.dead {
+		prev = prev.prev
+	}
+	if prev == nil {
+		delete(s.names, st.clientName)
+		return
+	}
+	s.names[st.clientName] = prev
+}
+
+// forgetName drops whatever a name stands for. mu is held.
+func (s *clientSession) forgetName(name string) {
+	for st := s.names[name]; st != nil; st = s.names[name] {
+		s.kill(st)
+	}
+}
+
+// forgetAll follows a DEALLOCATE ALL or DISCARD ALL. The session is pinned. mu is held.
+func (s *clientSession) forgetAll(db *dbConn) {
+	clear(db.prepared)
+	for name := range s.names {
+		s.forgetName(name)
+	}
+}
+
+// bindPortal remembers portals of statements that pin when they run. mu is held.
+func (s *clientSession) bindPortal(portal string, st *statement) {
+	switch {
+	case st != nil && st.reason != "":
+		if s.portals == nil {
+			s.portals = map[string]*statement{}
+		}
+		s.portals[portal] = st
+	case len(s.portals) > 0:
+		delete(s.portals, portal)
+	}
+}

@@ -1,0 +1,152 @@
+package proxytest
+
+// Bytes on the wire: message types, the window through which both sides read, and the few
+// messages the proxy writes itself. Relayed messages are not decoded beyond what the proxy has to
+// know; see https://www.postgresql.org/docs/current/protocol-message-formats.html.
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// Request codes that stand where a startup packet has its protocol version.
+const (
+	codeProtocol3     = 3 << 16
+	codeCancelRequest = 1234<<16 | 5678
+	codeSSLRequest    = 1234<<16 | 5679
+	codeGSSENCRequest = 1234<<16 | 5680
+)
+
+// Limits on what a client may send, as PostgreSQL has them (src/include/libpq/libpq.h,
+// src/include/libpq/pqcomm.h).
+const (
+	maxStartupPacket = 10_000
+	maxSmallMessage  = 10_000
+	maxLargeMessage  = 1<<30 - 2
+	maxAuthMessage   = 65_535
+)
+
+const headerLen = 5 // type byte and length
+
+var errMessageLength = errors.New("invalid message length")
+
+// window reads ahead from a connection and lets its bytes be looked at in place.
+type window struct {
+	src  io.Reader
+	buf  []byte
+	r, w int
+}
+
+func newWindow(src io.Reader, size int) window { return window{src: src, buf: make([]byte, size)} }
+
+func (b *window) len() int { return b.w - b.r }
+
+// bytes is what has been read and not consumed. It is valid until the next fill.
+func (b *window) bytes() []byte { return b.buf[b.r:b.w] }
+
+// fill reads once. It must not be called with the window full.
+func (b *window) fill() error {
+	switch {
+	case b.r == b.w:
+		b.r, b.w = 0, 0
+	case b.r > 0 && len(b.buf)-b.w < len(b.buf)/2:
+		copy(b.buf, b.buf[b.r:b.w])
+		b.r, b.w = 0, b.w-b.r
+	}
+	n, err := b.src.Read(b.buf[b.w:])
+	b.w += n
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// parseHeader reads a message's type and the length of its body. ok is false if the length is
+// impossible.
+func parseHeader(b []byte) (kind byte, body int, ok bool) {
+	n := binary.BigEndian.Uint32(b[1:headerLen])
+	return b[0], int(n) - 4, n >= 4 && n <= maxLargeMessage+4
+}
+
+func appendHeader(dst []byte, kind byte, body int) []byte {
+	dst = append(dst, kind)
+	return binary.BigEndian.AppendUint32(dst, uint32(body+4)) //nolint:gosec // bounded by maxLargeMessage
+}
+
+// cString splits b after its first zero byte.
+func cString(b []byte) (s, rest []byte, ok bool) {
+	for i, c := range b {
+		if c == 0 {
+			return b[:i], b[i+1:], true
+		}
+	}
+	return nil, b, false
+}
+
+// errorResponse is an ErrorResponse of the proxy's own.
+func errorResponse(severity, code, message string) []byte {
+	msg := pgproto3.ErrorResponse{
+		Severity: severity, SeverityUnlocalized: severity, Code: code, Message: message,
+	}
+	b, err := msg.Encode(nil)
+	if err != nil { // only a message of more than a gigabyte
+		return nil
+	}
+	return b
+}
+
+// encode is the wire form of messages that cannot be too long.
+func encode(msgs ...pgproto3.BackendMessage) []byte {
+	var b []byte
+	for _, msg := range msgs {
+		if next, err := msg.Encode(b); err == nil {
+			b = next
+		}
+	}
+	return b
+}
+
+// errorCode is the SQLSTATE in an ErrorResponse.
+func errorCode(body []byte) string {
+	for len(body) > 1 {
+		field := body[0]
+		value, rest, ok := cString(body[1:])
+		if !ok {
+			return ""
+		}
+		if field == 'C' {
+			return string(value)
+		}
+		body = rest
+	}
+	return ""
+}
+
+// renameInError puts the client's name of a statement in the place of the one the database knows
+// it by.
+func renameInError(frame []byte, from, to string) []byte {
+	var msg pgproto3.ErrorResponse
+	if err := msg.Decode(frame[headerLen:]); err != nil {
+		return frame
+	}
+	msg.Message = replaceQuoted(msg.Message, from, to)
+	b, err := msg.Encode(nil)
+	if err != nil {
+		return frame
+	}
+	return b
+}
+
+func replaceQuoted(message, from, to string) string {
+	return strings.ReplaceAll(message, `"`+from+`"`, `"`+to+`"`)
+}
+
+// fillIn puts a name in the place of the % in a text.
+func fillIn(text, name string) string { return strings.Replace(text, "%", name, 1) }
