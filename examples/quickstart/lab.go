@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -132,7 +133,7 @@ func (l *lab) startProxy(ctx context.Context) error {
 func (l *lab) loginsSoFar() []proxytest.Login {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.logins[:len(l.logins):len(l.logins)]
+	return slices.Clip(l.logins)
 }
 
 // appDSN is how the proxy logs in to a server: with the secret it has for the user.

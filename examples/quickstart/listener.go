@@ -48,11 +48,11 @@ func (l *lateListener) open() error {
 	if l.isClosed {
 		return net.ErrClosed
 	}
-	real, err := net.ListenTCP("tcp", l.addr)
+	listener, err := net.ListenTCP("tcp", l.addr)
 	if err != nil {
 		return err
 	}
-	l.real = real
+	l.real = listener
 	close(l.opened)
 	return nil
 }

@@ -150,9 +150,9 @@ func newLateListener(tb testing.TB) *lateListener {
 }
 
 func (l *lateListener) open() error {
-	real, err := net.ListenTCP("tcp", l.addr)
+	listener, err := net.ListenTCP("tcp", l.addr)
 	if err == nil {
-		l.opened <- real
+		l.opened <- listener
 	}
 	return err
 }

@@ -73,7 +73,7 @@ func freePort(ctx context.Context) (int, error) {
 		err error
 	)
 	for range 100 {
-		port := low + rand.IntN(high-low) //nolint:gosec // any number will do, it keeps no secret
+		port := low + rand.IntN(high-low)
 		var l net.Listener
 		if l, err = lc.Listen(ctx, "tcp", ":"+strconv.Itoa(port)); err == nil {
 			return port, l.Close()

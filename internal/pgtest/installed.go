@@ -150,7 +150,7 @@ func (h *installed) close(ctx context.Context) error {
 		err = errors.Join(err, waitErr)
 	case <-ctx.Done():
 		err = errors.Join(err, context.Cause(ctx), h.holder.Cancel())
-		<-done
+		err = errors.Join(err, <-done)
 	}
 	// The holder has no right to remove its directory where the temporary
 	// directory belongs to somebody else; we made it, so we have.

@@ -17,7 +17,7 @@ func lockFile(ctx context.Context, name string) (unlock func(), err error) {
 		return nil, err
 	}
 	err = poll(ctx, func(context.Context) error {
-		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) //nolint:gosec // a descriptor fits
+		return syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	})
 	if err != nil {
 		return nil, errors.Join(err, f.Close())

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -38,9 +39,7 @@ func mustStart(t *testing.T, mode string, overrides map[string]string, opts ...O
 		t.Fatal(err)
 	}
 	env := map[string]string{"PGTEST_MODE": mode}
-	for name, value := range overrides {
-		env[name] = value
-	}
+	maps.Copy(env, overrides)
 	began := time.Now()
 	server, err := startFirst(t.Context(), cfg, ways(environment(env)))
 	if err != nil {

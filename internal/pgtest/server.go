@@ -140,7 +140,7 @@ func (s *Server) Host() string {
 // Port is the port of DSN. It stays the same over Kill, Stop and Restart.
 func (s *Server) Port() uint16 {
 	if s.site != nil {
-		return uint16(s.site.port) //nolint:gosec // freePort gives nothing larger
+		return uint16(s.site.port)
 	}
 	if cfg, err := pgx.ParseConfig(s.dsn); err == nil {
 		return cfg.Port

@@ -80,7 +80,7 @@ func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error)
 	cp.statuses[info.key] = db.statuses
 	cp.statuses[""] = db.statuses
 	cp.p.wg.Go(db.run)
-	cp.p.log.database(slog.LevelInfo, id, "A TCP connection was established from the proxy at %s to the database at %s.",
+	cp.p.log.databasef(slog.LevelInfo, id, "A TCP connection was established from the proxy at %s to the database at %s.",
 		db.conn.LocalAddr(), db.conn.RemoteAddr())
 	return db, nil
 }
@@ -118,16 +118,14 @@ func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info st
 // classifyConnectError tells errors that time may cure from those it will not. The message of the
 // former keeps clear of pgconn's, which holds the connection string.
 func classifyConnectError(err error) error {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		switch pgErr.Code {
 		case "57P03", "57P01", "57P02", "53300": // starting up, going down, full
 			return fmt.Errorf("%s (SQLSTATE %s)", pgErr.Message, pgErr.Code)
 		}
 		return &databaseError{cause: pgErr}
 	}
-	var opErr *net.OpError
-	if errors.As(err, &opErr) {
+	if opErr, ok := errors.AsType[*net.OpError](err); ok {
 		return opErr
 	}
 	if errors.Is(err, context.DeadlineExceeded) {

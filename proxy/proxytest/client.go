@@ -76,7 +76,7 @@ func newClientSession(p *Proxy, conn net.Conn) *clientSession {
 }
 
 func (s *clientSession) logf(level slog.Level, format string, args ...any) {
-	s.p.log.client(level, s.id, format, args...)
+	s.p.log.clientf(level, s.id, format, args...)
 }
 
 // run is the session, from the first byte to the last.
@@ -128,7 +128,7 @@ func (s *clientSession) releaseForGood(politely bool) {
 		s.db.terminate()
 		return
 	}
-	s.p.log.database(slog.LevelInfo, s.db.id, "The database connection closed. Reason: The client connection that "+
+	s.p.log.databasef(slog.LevelInfo, s.db.id, "The database connection closed. Reason: The client connection that "+
 		"borrowed this database connection from the connection pool was closed in the middle of a request.")
 	_ = s.db.conn.Close() // and no CancelRequest: the query runs on until it notices
 }

@@ -13,7 +13,7 @@ type proxyLog struct {
 }
 
 // client logs a line about a client connection.
-func (l *proxyLog) client(level slog.Level, id uint64, format string, args ...any) {
+func (l *proxyLog) clientf(level slog.Level, id uint64, format string, args ...any) {
 	if l.logger.Enabled(context.Background(), level) {
 		l.logger.Log(context.Background(), level,
 			fmt.Sprintf("[proxyEndpoint=default] [clientConnection=%d] ", id)+fmt.Sprintf(format, args...))
@@ -21,7 +21,7 @@ func (l *proxyLog) client(level slog.Level, id uint64, format string, args ...an
 }
 
 // database logs a line about a database connection.
-func (l *proxyLog) database(level slog.Level, id uint64, format string, args ...any) {
+func (l *proxyLog) databasef(level slog.Level, id uint64, format string, args ...any) {
 	if l.logger.Enabled(context.Background(), level) {
 		l.logger.Log(context.Background(), level,
 			fmt.Sprintf("[proxyEndpoint=default] [dbConnection=%d] ", id)+fmt.Sprintf(format, args...))

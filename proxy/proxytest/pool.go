@@ -6,9 +6,10 @@ package proxytest
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -103,12 +104,11 @@ func (cp *connPool) wait(ctx context.Context, info startupInfo) (*dbConn, error)
 			return db, nil
 		}
 		cp.freeSlot()
-		var refused *databaseError
-		if errors.As(err, &refused) {
+		if _, ok := errors.AsType[*databaseError](err); ok {
 			return nil, err
 		}
 		if attempt == 0 && !errors.Is(err, errNotReady) {
-			cp.p.log.database(slog.LevelWarn, 0, "The proxy can't connect to the database and tries again. Reason: %v.", err)
+			cp.p.log.databasef(slog.LevelWarn, 0, "The proxy can't connect to the database and tries again. Reason: %v.", err)
 		}
 		select {
 		case <-time.After(pause):
@@ -171,8 +171,8 @@ func (cp *connPool) dispatch() {
 
 // takeIdle takes the connection that was used last among those with this key. mu is held.
 func (cp *connPool) takeIdle(key string) *dbConn {
-	for i := len(cp.idle) - 1; i >= 0; i-- {
-		if db := cp.idle[i]; db.info.key == key {
+	for i, v := range slices.Backward(cp.idle) {
+		if db := v; db.info.key == key {
 			cp.idle = append(cp.idle[:i], cp.idle[i+1:]...)
 			return db
 		}
@@ -300,7 +300,7 @@ func guessStatuses(latest map[string]string, info startupInfo) map[string]string
 		statuses = map[string]string{
 			"client_encoding": "UTF8", "DateStyle": "ISO, MDY", "default_transaction_read_only": "off",
 			"in_hot_standby": "off", "integer_datetimes": "on", "IntervalStyle": "postgres",
-			"scram_iterations": fmt.Sprint(scramIterations), "server_encoding": "UTF8",
+			"scram_iterations": strconv.Itoa(scramIterations), "server_encoding": "UTF8",
 			"server_version": "17.4", "standard_conforming_strings": "on", "TimeZone": "UTC",
 		}
 	}

@@ -56,6 +56,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -149,7 +150,7 @@ func Start(ctx context.Context, backendDSN string, opts ...Option) (*Proxy, erro
 	}
 	p.tls = p.certs.serverConfig()
 	p.iam = &tokenVerifier{
-		endpoint: net.JoinHostPort(cfg.host, fmt.Sprint(p.port)), region: cfg.region, key: cfg.accessKey,
+		endpoint: net.JoinHostPort(cfg.host, strconv.FormatUint(uint64(p.port), 10)), region: cfg.region, key: cfg.accessKey,
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.pool = newConnPool(p, backend, cfg.maxConnections)
@@ -173,7 +174,7 @@ func (p *Proxy) listen(ctx context.Context) error {
 	}
 	p.port = 5432 // the only port RDS Proxy has, and the one to sign for when there is no TCP
 	if a, ok := p.listener.Addr().(*net.TCPAddr); ok {
-		p.port = uint16(a.Port) //nolint:gosec // a TCP port
+		p.port = uint16(a.Port)
 	}
 	return nil
 }
@@ -266,7 +267,7 @@ func (p *Proxy) URL(user, database string) string {
 	q.Set("sslrootcert", p.certs.file)
 	u := url.URL{
 		Scheme: "postgres", User: url.User(user), Path: "/" + database,
-		Host: net.JoinHostPort(p.cfg.host, fmt.Sprint(p.port)), RawQuery: q.Encode(),
+		Host: net.JoinHostPort(p.cfg.host, strconv.FormatUint(uint64(p.port), 10)), RawQuery: q.Encode(),
 	}
 	return u.String()
 }

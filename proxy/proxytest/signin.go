@@ -28,8 +28,7 @@ func (s *clientSession) signIn() error {
 		ClientConnection: s.id, RemoteAddr: s.remote, User: s.info.user, Database: s.info.database,
 	}
 	err := s.authenticate(&login)
-	var refused *refusal
-	if errors.As(err, &refused) {
+	if refused, ok := errors.AsType[*refusal](err); ok {
 		login.Err = refused
 		if refused.cause != nil {
 			login.Err = refused.cause

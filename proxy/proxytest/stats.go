@@ -66,7 +66,7 @@ func (c *counters) borrowTook(d time.Duration) {
 func (p *Proxy) Stats() Stats {
 	c := &p.counters
 	p.pins.mu.Lock()
-	pinned := int64(p.pins.total) //nolint:gosec // a count of sessions
+	pinned := int64(p.pins.total)
 	p.pins.mu.Unlock()
 	return Stats{
 		ClientConnections:                         c.clients.Load(),

@@ -77,7 +77,7 @@ func parseHeader(b []byte) (kind byte, body int, ok bool) {
 
 func appendHeader(dst []byte, kind byte, body int) []byte {
 	dst = append(dst, kind)
-	return binary.BigEndian.AppendUint32(dst, uint32(body+4)) //nolint:gosec // bounded by maxLargeMessage
+	return binary.BigEndian.AppendUint32(dst, uint32(body+4))
 }
 
 // cString splits b after its first zero byte.
