@@ -67,7 +67,7 @@ func sockets(tb testing.TB, pool *pgxpool.Pool) map[string]bool {
 // application.
 func pair(tb testing.TB) (primary, standby *pgtest.Server, dsn string) {
 	tb.Helper()
-	primary = pgtest.Run(tb)
+	primary = pgtest.Run(tb, pgtest.WithSetting("wal_level", "replica")) // with a setting, and so not the server of PGTEST_DSN
 	if err := createRole(tb.Context(), primary); err != nil {
 		tb.Fatal(err)
 	}
