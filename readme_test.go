@@ -11,10 +11,12 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
+	"github.com/aurorapgx/aurorapgx/retry"
 	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
@@ -37,8 +39,8 @@ func TestReadmeSnippets(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	blocks := strings.Split(string(readme), "```go\n")[1:]
-	if len(blocks) != 5 {
-		t.Errorf("%d Go blocks in the README, want 5", len(blocks))
+	if len(blocks) != 6 {
+		t.Errorf("%d Go blocks in the README, want 6", len(blocks))
 	}
 	for _, block := range blocks {
 		snippet, _, _ := strings.Cut(block, "```")
@@ -62,6 +64,9 @@ func TestReadmeServiceAndLambda(t *testing.T) {
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
 		ping(ended, pool)
+		if err := withdraw(ended, pool, 1, 100); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
 		pool.Close()
 	}
 }
@@ -107,6 +112,19 @@ func ping(ctx context.Context, pool *pgxpool.Pool) {
 		log.Print("the proxy has no connection to lend: ", err)
 	}
 }
+
+func withdraw(ctx context.Context, pool *pgxpool.Pool, from, amount int) error {
+	err := retry.Tx(ctx, pool, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "update account set balance = balance - $2 where id = $1", from, amount)
+		return err
+	})
+	if errors.As(err, new(*retry.AmbiguousCommitError)) {
+		return lookUp(ctx, pool, from)
+	}
+	return err
+}
+
+func lookUp(context.Context, *pgxpool.Pool, int) error { return nil }
 
 func pinTest(ctx context.Context, t *testing.T, backendDSN string, runTheService func(context.Context, *pgxpool.Pool)) {
 	t.Helper()

@@ -250,7 +250,7 @@ func asCredentialsError(err error, iam bool) error {
 		return err
 	}
 	var netErr net.Error
-	e := &credentialsError{err: err, temporary: retry.VerdictOf(err).Retryable() || errors.As(err, &netErr)}
+	e := &credentialsError{err: err, temporary: retry.Classify(err).Retryable() || errors.As(err, &netErr)}
 	if iam {
 		e.hint = "no AWS credentials to sign an IAM token with: give the task or function a role, or set AWS_PROFILE on a laptop; WithCredentials or a password in the connection string do without IAM"
 	}

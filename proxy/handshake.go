@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -99,6 +100,7 @@ type handedConn struct {
 	r       io.Reader // reads the connection, after what pgconn had read ahead
 	pending []byte    // still to be read: the replayed login, then what had already arrived
 	started bool      // pgx has written its startup message
+	written atomic.Uint64
 	remote  net.Addr
 }
 
@@ -138,8 +140,16 @@ func (c *handedConn) Write(p []byte) (int, error) {
 	if len(p) == terminateLen && p[0] == 'X' {
 		_ = c.SetDeadline(time.Now().Add(farewell))
 	}
+	c.written.Add(uint64(len(p)))
 	return c.Conn.Write(p)
 }
+
+// Written is the number of bytes that pgx has tried to send on this connection since
+// the login. It counts them before it writes them, so that a write that fails, or
+// fails halfway, counts in full: if Written is the same before and after a statement
+// failed, then nothing of that statement has left the process. It never decreases,
+// and may be called at any time from any goroutine.
+func (c *handedConn) Written() uint64 { return c.written.Load() }
 
 // RemoteAddr is the server's address, in a form that makes pgx's CancelRequest
 // recognizable: see [cancelAddr].

@@ -7,8 +7,19 @@
 // again: the first because the work may have happened, the second because
 // another attempt would end the same way.
 //
-// A verdict is attached with [Mark]; an error nobody marked counts as [Ambiguous],
-// because silence proves nothing.
+// [Classify] reads a verdict out of an error, and [Mark] attaches one. [Tx] runs a whole
+// transaction and knows at each step what a failure means.
+//
+// # What is not retried
+//
+//   - A COMMIT whose answer was lost: it may have taken effect. [Tx] returns an
+//     [*AmbiguousCommitError], and the caller looks, for instance for a row with an id
+//     of its own, or lets it be.
+//   - A statement outside of a transaction whose connection was lost or whose context
+//     ended: the server may have run it, or may still be running it.
+//   - Whatever the server undid and would undo again: constraint violations, syntax
+//     errors, cancelled statements, lock timeouts.
+//   - Errors of the application's own.
 package retry
 
 import (
@@ -70,7 +81,7 @@ func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 		if err == nil {
 			return nil
 		}
-		verdict := VerdictOf(err)
+		verdict := Classify(err)
 		if ctx.Err() != nil {
 			return p.giveUp(n, start, err, context.Cause(ctx))
 		}

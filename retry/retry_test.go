@@ -145,6 +145,6 @@ func ExampleDo() {
 
 func ExampleMark() {
 	err := retry.Mark(errors.New("connection lost after COMMIT was sent"), retry.Ambiguous)
-	fmt.Println(retry.VerdictOf(err), retry.VerdictOf(err).Retryable())
+	fmt.Println(retry.Classify(err), retry.Classify(err).Retryable())
 	// Output: ambiguous false
 }

@@ -51,8 +51,9 @@ type marked struct {
 func (m *marked) Error() string { return m.err.Error() }
 func (m *marked) Unwrap() error { return m.err }
 
-// Mark attaches a verdict to err. The text stays as it is, and errors.Is and
-// errors.As see through it. Mark(nil, v) is nil. The outermost mark wins.
+// Mark attaches a verdict to err, for code that knows more than the error tells. The
+// text stays as it is, and errors.Is and errors.As see through it. Mark(nil, v) is
+// nil. The outermost mark wins.
 func Mark(err error, v Verdict) error {
 	if err == nil {
 		return nil
@@ -60,11 +61,10 @@ func Mark(err error, v Verdict) error {
 	return &marked{verdict: v, err: err}
 }
 
-// VerdictOf returns the verdict that [Mark] attached to err or to an error it
-// wraps, and [Ambiguous] if there is none.
-func VerdictOf(err error) Verdict {
+// markOf returns the verdict that [Mark] attached to err or to an error it wraps.
+func markOf(err error) (Verdict, bool) {
 	if m, ok := errors.AsType[*marked](err); ok {
-		return m.verdict
+		return m.verdict, true
 	}
-	return Ambiguous
+	return Ambiguous, false
 }

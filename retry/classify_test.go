@@ -1,0 +1,140 @@
+package retry_test
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aurorapgx/aurorapgx/retry"
+)
+
+func server(severity, code, message string) error {
+	return &pgconn.PgError{Severity: severity, SeverityUnlocalized: severity, Code: code, Message: message}
+}
+
+func TestClassify(t *testing.T) {
+	t.Parallel()
+	_, connectErr := pgconn.Connect(t.Context(), "postgres://app@127.0.0.1:1/orders?sslmode=disable")
+	tests := []struct {
+		name string
+		err  error
+		want retry.Verdict
+	}{
+		{"nil", nil, retry.Permanent},
+		{"mark", retry.Mark(io.EOF, retry.NotExecuted), retry.NotExecuted},
+		{"connect", connectErr, retry.NotExecuted},
+		{"serialization failure", server("ERROR", "40001", "could not serialize access"), retry.RolledBack},
+		{"conflict with recovery", server("ERROR", "40001", "canceling statement due to conflict with recovery"), retry.RolledBack},
+		{"deadlock", server("ERROR", "40P01", "deadlock detected"), retry.RolledBack},
+		{"completion unknown", server("ERROR", "40003", ""), retry.Ambiguous},
+		{"read-only", server("ERROR", "25006", "cannot execute INSERT in a read-only transaction"), retry.RolledBack},
+		{"stale statement", server("ERROR", "26000", "prepared statement \"x\" does not exist"), retry.RolledBack},
+		{"duplicate statement", server("ERROR", "42P05", "prepared statement \"x\" already exists"), retry.RolledBack},
+		{"stale plan", server("ERROR", "0A000", "cached plan must not change result type"), retry.RolledBack},
+		{"not supported", server("ERROR", "0A000", "something else"), retry.Permanent},
+		{"borrow timeout", server("FATAL", "08000", "Timed-out waiting to acquire database connection."), retry.NotExecuted},
+		{"connection exception", server("FATAL", "08000", "something else"), retry.Ambiguous},
+		{"connection failure", server("ERROR", "08006", ""), retry.Ambiguous},
+		{"too many connections", server("FATAL", "53300", "sorry, too many clients already"), retry.NotExecuted},
+		{"starting up", server("FATAL", "57P03", "the database system is starting up"), retry.NotExecuted},
+		{"admin shutdown", server("FATAL", "57P01", "terminating connection due to administrator command"), retry.Ambiguous},
+		{"crash shutdown", server("FATAL", "57P02", ""), retry.Ambiguous},
+		{"idle in transaction", server("FATAL", "25P03", ""), retry.Ambiguous},
+		{"cancelled", server("ERROR", "57014", "canceling statement due to statement timeout"), retry.Permanent},
+		{"lock timeout", server("ERROR", "55P03", ""), retry.Permanent},
+		{"unique violation", server("ERROR", "23505", ""), retry.Permanent},
+		{"syntax", server("ERROR", "42601", ""), retry.Permanent},
+		{"proxy, unknown", server("ERROR", "XX000", "Unknown error."), retry.Ambiguous},
+		{"severity in another language", &pgconn.PgError{Severity: "ФАТАЛЬНО", SeverityUnlocalized: "FATAL", Code: "57P01"}, retry.Ambiguous},
+		{"commit rolled back", pgx.ErrTxCommitRollback, retry.Permanent},
+		{"no rows", pgx.ErrNoRows, retry.Permanent},
+		{"transaction over", pgx.ErrTxClosed, retry.Permanent},
+		{"end of file", io.ErrUnexpectedEOF, retry.Ambiguous},
+		{"connection closed", pgconn.ErrConnClosed, retry.Ambiguous},
+		{"bad connection", driver.ErrBadConn, retry.Ambiguous},
+		{"deadline", context.DeadlineExceeded, retry.Ambiguous},
+		{"application", errors.New("insufficient funds"), retry.Ambiguous},
+	}
+	for _, tt := range tests {
+		for _, err := range []error{tt.err, wrap(tt.err)} {
+			if got := retry.Classify(err); got != tt.want {
+				t.Errorf("%s: %s (%s), want %s", tt.name, got, retry.Reason(err), tt.want)
+			}
+		}
+	}
+}
+
+func wrap(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("save order: %w", err)
+}
+
+func BenchmarkClassify(b *testing.B) {
+	for name, err := range map[string]error{
+		"40001": server("ERROR", "40001", "could not serialize access"),
+		"57P01": server("FATAL", "57P01", "terminating connection due to administrator command"),
+		"EOF":   io.ErrUnexpectedEOF,
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				_ = retry.Classify(err)
+			}
+		})
+	}
+}
+
+func ExampleClassify() {
+	err := &pgconn.PgError{Severity: "ERROR", Code: "40001", Message: "could not serialize access due to concurrent update"}
+	fmt.Println(retry.Classify(err), "-", retry.Reason(err))
+	// Output: rolled back - PostgreSQL undid the transaction in favour of another
+}
+
+// Money moves once, or not at all, or the caller learns that it is not known.
+func ExampleTx() {
+	transfer := func(ctx context.Context, db retry.Beginner, from, to, amount int) error {
+		return retry.Tx(ctx, db, func(tx pgx.Tx) error {
+			if _, err := tx.Exec(ctx, "update account set balance = balance - $2 where id = $1", from, amount); err != nil {
+				return err
+			}
+			_, err := tx.Exec(ctx, "update account set balance = balance + $2 where id = $1", to, amount)
+			return err
+		})
+	}
+	err := transfer(context.Background(), closedPool{}, 1, 2, 100)
+	switch {
+	case err == nil:
+		fmt.Println("done")
+	case errors.As(err, new(*retry.AmbiguousCommitError)):
+		fmt.Println("look it up")
+	default:
+		fmt.Println("not done:", err)
+	}
+	// Output: not done: the pool is closed
+}
+
+// The sum is that of the attempt that was committed.
+func ExampleTxValue() {
+	ctx := context.Background()
+	sum, err := retry.TxValue(ctx, closedPool{}, func(tx pgx.Tx) (sum int, err error) {
+		err = tx.QueryRow(ctx, "select sum(balance) from account").Scan(&sum)
+		return sum, err
+	})
+	fmt.Println(sum, err)
+	// Output: 0 the pool is closed
+}
+
+// closedPool is a Beginner with nothing behind it.
+type closedPool struct{}
+
+func (closedPool) Begin(context.Context) (pgx.Tx, error) {
+	return nil, retry.Mark(errors.New("the pool is closed"), retry.Permanent)
+}

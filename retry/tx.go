@@ -1,0 +1,235 @@
+package retry
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Beginner starts transactions: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx, whose
+// transactions are savepoints.
+type Beginner interface {
+	Begin(ctx context.Context) (pgx.Tx, error)
+}
+
+// TxOption changes how [Tx] works.
+type TxOption func(*txConfig)
+
+type txConfig struct {
+	options pgx.TxOptions
+	policy  Policy
+}
+
+// txPolicy is for what transactions fail of: conflicts, which another attempt a few
+// milliseconds later settles, and failovers, which take seconds.
+var txPolicy = Policy{Attempts: 20, Budget: 30 * time.Second, Base: 10 * time.Millisecond, Cap: time.Second}
+
+// WithTxOptions sets isolation level, access mode and whatever else pgx lets a
+// transaction begin with. Default: the server's.
+func WithTxOptions(o pgx.TxOptions) TxOption { return func(c *txConfig) { c.options = o } }
+
+// WithPolicy sets attempts, budget and pauses, and the function that is told about
+// failed attempts. Default: 20 attempts within 30 s, with pauses from 10 ms to 1 s.
+func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
+
+// Tx runs fn in a transaction and commits it, and runs it again, in a new transaction,
+// if an attempt failed and is proved to have left nothing behind:
+//
+//   - BEGIN failed, or no connection could be had;
+//   - the connection was lost, or the server ended the session, before COMMIT was sent;
+//   - PostgreSQL undid the transaction in favour of another (40001, 40P01), be it in a
+//     statement or at COMMIT;
+//   - COMMIT could not be sent. That is known if nothing was written to the connection,
+//     which connections of package proxy tell.
+//
+// fn may therefore run more than once: what it does besides talking to tx must bear
+// that. It must not call Commit or Rollback, nor send them as SQL.
+//
+// An error of fn's that is none of the database's ends Tx: it is returned as it is,
+// after a rollback. A COMMIT whose answer was lost may have taken effect; Tx returns an
+// [*AmbiguousCommitError] and does not run fn again. If several attempts were made, or
+// ctx ended the trying, the error is an [*Error] that wraps the last attempt's. A panic in fn
+// rolls back and goes on.
+//
+// On a pgx.Tx fn runs once, between SAVEPOINT and RELEASE: what failed is the outer
+// transaction's affair. WithTxOptions is an error there.
+func Tx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error, opts ...TxOption) error {
+	cfg := txConfig{policy: txPolicy}
+	for _, opt := range opts {
+		opt(&cfg)
+	}
+	if outer, ok := db.(pgx.Tx); ok {
+		return savepoint(ctx, outer, cfg, fn)
+	}
+	err := Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, cfg.options, fn) })
+	if gaveUp, ok := errors.AsType[*Error](err); ok && gaveUp.Attempts == 1 && gaveUp.Context == nil {
+		err = gaveUp.Last
+		if m, ok := err.(*marked); ok { //nolint:errorlint // the mark that attempt put on, and no other
+			err = m.err
+		}
+	}
+	return err
+}
+
+// TxValue is [Tx] for a function that returns a value: that of the attempt that was
+// committed.
+func TxValue[T any](ctx context.Context, db Beginner, fn func(tx pgx.Tx) (T, error), opts ...TxOption) (T, error) {
+	var value, zero T
+	err := Tx(ctx, db, func(tx pgx.Tx) (err error) {
+		value, err = fn(tx)
+		return err
+	}, opts...)
+	if err != nil {
+		return zero, err
+	}
+	return value, nil
+}
+
+// AmbiguousCommitError is a COMMIT that was sent, or may have been, and not answered. The
+// transaction may have been committed, may have been rolled back, or may be about to be
+// either: the server can still be at it.
+type AmbiguousCommitError struct {
+	Err error // what came instead of an answer
+}
+
+func (e *AmbiguousCommitError) Error() string {
+	return fmt.Sprintf("commit in doubt, it may have taken effect: %v", e.Err)
+}
+
+func (e *AmbiguousCommitError) Unwrap() error { return e.Err }
+
+// rollbackTimeout bounds a rollback, which does not use the caller's context, because
+// that may be what ended the transaction.
+const rollbackTimeout = 5 * time.Second
+
+// attempt is one transaction from BEGIN to COMMIT. Its error is marked with what it
+// proves.
+func attempt(ctx context.Context, db Beginner, options pgx.TxOptions, fn func(pgx.Tx) error) error {
+	tx, err := begin(ctx, db, options)
+	if err != nil {
+		if conn, single := db.(*pgx.Conn); Classify(err) == Permanent || single && conn.IsClosed() {
+			return Mark(err, Permanent) // a single connection does not come back
+		}
+		return Mark(err, NotExecuted) // BEGIN changes nothing, whatever became of it
+	}
+	conn := tx.Conn()
+	if lost, err := guarded(ctx, tx, fn); err != nil {
+		return Mark(err, verdictBeforeCommit(err, lost))
+	}
+	if conn.IsClosed() || ctx.Err() != nil { // then COMMIT cannot be sent, and is not
+		rollback(ctx, tx)
+		return Mark(cmp.Or(context.Cause(ctx), errLost), RolledBack)
+	}
+	sent := writeCounter(conn)
+	before := sent()
+	if err := tx.Commit(ctx); err != nil {
+		return commitFailed(err, before != unknownCount && sent() == before)
+	}
+	return nil
+}
+
+var errLost = errors.New("the connection was lost before COMMIT was sent")
+
+func begin(ctx context.Context, db Beginner, options pgx.TxOptions) (pgx.Tx, error) {
+	if options == (pgx.TxOptions{}) {
+		return db.Begin(ctx)
+	}
+	withOptions, ok := db.(interface {
+		BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error)
+	})
+	if !ok {
+		return nil, Mark(fmt.Errorf("retry: a %T begins no transactions with options", db), Permanent)
+	}
+	return withOptions.BeginTx(ctx, options)
+}
+
+// guarded runs fn and rolls back if it fails or panics. lost says whether the
+// connection was gone by then; afterwards it may be somebody else's.
+func guarded(ctx context.Context, tx pgx.Tx, fn func(pgx.Tx) error) (lost bool, err error) {
+	done := false
+	defer func() {
+		if !done || err != nil {
+			lost = tx.Conn().IsClosed()
+			rollback(ctx, tx)
+		}
+	}()
+	err = fn(tx)
+	done = true
+	return false, err
+}
+
+// rollback ends the transaction and gives the connection back to its pool. Its own
+// failure closes the connection, which rolls back as well.
+func rollback(ctx context.Context, tx pgx.Tx) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackTimeout)
+	defer cancel()
+	_ = tx.Rollback(ctx)
+}
+
+// verdictBeforeCommit is about an error of fn's. COMMIT was not sent, so that whatever
+// the session's end leaves open elsewhere is settled here.
+func verdictBeforeCommit(err error, lost bool) Verdict {
+	switch v := Classify(err); {
+	case v.Retryable():
+		return RolledBack
+	case v == Ambiguous && lost:
+		return RolledBack
+	default:
+		return Permanent // the application's own error, or one that would come again
+	}
+}
+
+// commitFailed is about an error of COMMIT's.
+func commitFailed(err error, notSent bool) error {
+	pgErr, answered := errors.AsType[*pgconn.PgError](err)
+	switch {
+	case notSent:
+		return Mark(err, RolledBack)
+	case errors.Is(err, pgx.ErrTxCommitRollback):
+		return Mark(err, Permanent)
+	case answered && Classify(pgErr) != Ambiguous:
+		return Mark(err, Classify(pgErr)) // an ERROR in answer to COMMIT is a rollback
+	default:
+		return Mark(&AmbiguousCommitError{Err: err}, Ambiguous)
+	}
+}
+
+// unknownCount is the answer of connections that do not count.
+const unknownCount = ^uint64(0)
+
+// writeCounter returns the count of bytes written to conn's network connection, if
+// that is one of package proxy's, which count before they write.
+func writeCounter(conn *pgx.Conn) func() uint64 {
+	for nc := conn.PgConn().Conn(); nc != nil; {
+		if counter, ok := nc.(interface{ Written() uint64 }); ok {
+			return counter.Written
+		}
+		inner, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = inner.NetConn()
+	}
+	return func() uint64 { return unknownCount }
+}
+
+// savepoint runs fn once inside an outer transaction.
+func savepoint(ctx context.Context, outer pgx.Tx, cfg txConfig, fn func(pgx.Tx) error) error {
+	if cfg.options != (pgx.TxOptions{}) {
+		return errors.New("retry: a savepoint has no transaction options of its own: leave WithTxOptions out")
+	}
+	tx, err := outer.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := guarded(ctx, tx, fn); err != nil {
+		return err
+	}
+	return tx.Commit(ctx)
+}
