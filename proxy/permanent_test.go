@@ -20,7 +20,9 @@ import (
 func TestCertificatesThatDoNotVerifyFailAtOnce(t *testing.T) {
 	t.Parallel()
 	s := newScripted(t, login)
-	dsn := func(host string) string { return "postgres://app:" + password + "@" + host + ":" + s.port() + "/orders" }
+	dsn := func(host string) string {
+		return "postgres://app:" + password + "@" + host + ":" + s.port() + "/orders"
+	}
 	lookup := proxy.WithLookup(loopback)
 	for name, tt := range map[string]struct {
 		dsn  string

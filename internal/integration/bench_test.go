@@ -6,9 +6,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/proxy"
+	"github.com/aurorapgx/aurorapgx/retry"
 )
 
 // comparePairs runs ours and plain in turn, so that whatever slows the machine down
@@ -70,11 +72,11 @@ func BenchmarkQuery(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(plain.Close)
-		comparePairs(b, 200, selectOne(ours), selectOne(plain))
+		comparePairs(b, 20, selectOne(ours), selectOne(plain))
 	})
 	b.Run("proxy", func(b *testing.B) {
 		px, url, _ := startProxy(b)
-		comparePairs(b, 200, selectOne(newPool(b, url, signedBy(px), proxy.WithMaxConns(4))), selectOne(plainPool(b, px, url, 4)))
+		comparePairs(b, 20, selectOne(newPool(b, url, signedBy(px), proxy.WithMaxConns(4))), selectOne(plainPool(b, px, url, 4)))
 	})
 }
 
@@ -99,10 +101,24 @@ func BenchmarkConnect(b *testing.B) {
 			b.Fatal(err)
 		}
 		b.Cleanup(plain.Close)
-		comparePairs(b, 5, connect(newPool(b, dsn)), connect(plain))
+		comparePairs(b, 2, connect(newPool(b, dsn)), connect(plain))
 	})
 	b.Run("proxy", func(b *testing.B) {
 		px, url, _ := startProxy(b)
-		comparePairs(b, 5, connect(newPool(b, url, signedBy(px))), connect(plainPool(b, px, url, 4)))
+		comparePairs(b, 2, connect(newPool(b, url, signedBy(px))), connect(plainPool(b, px, url, 4)))
 	})
+}
+
+// BenchmarkTx: retry.Tx beside pgx.BeginFunc, on the same pool, for a transaction of one
+// statement.
+func BenchmarkTx(b *testing.B) {
+	pool := newPool(b, database(b, shared), proxy.WithMaxConns(4))
+	ctx := context.Background()
+	work := func(tx pgx.Tx) error {
+		var n int
+		return tx.QueryRow(ctx, "select $1::int", 42).Scan(&n)
+	}
+	comparePairs(b, 20,
+		func() error { return retry.Tx(ctx, pool, work) },
+		func() error { return pgx.BeginFunc(ctx, pool, work) })
 }
