@@ -85,7 +85,7 @@ func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 		if ctx.Err() != nil {
 			return p.giveUp(n, start, err, context.Cause(ctx))
 		}
-		if !verdict.Retryable() || p.lastAttempt(n) {
+		if !mayRunAgain(ctx, verdict) || p.lastAttempt(n) {
 			return p.giveUp(n, start, err, nil)
 		}
 		pause := min(pauses.NextBackOff(), p.cap())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -53,6 +54,44 @@ func TestDoStopsWhereTheVerdictForbidsAnotherAttempt(t *testing.T) {
 			})
 		})
 	}
+}
+
+func TestContextsThatPermitMoreOrLess(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		name  string
+		mark  func(context.Context) context.Context
+		err   error
+		calls int
+	}{
+		{"idempotent, in doubt", retry.Idempotent, retry.Mark(errDown, retry.Ambiguous), 3},
+		{"idempotent, not executed", retry.Idempotent, retry.Mark(errDown, retry.NotExecuted), 3},
+		{"idempotent, permanent", retry.Idempotent, retry.Mark(errDown, retry.Permanent), 1},
+		{"never, not executed", retry.Never, retry.Mark(errDown, retry.NotExecuted), 1},
+		{"never, then idempotent", func(ctx context.Context) context.Context { return retry.Idempotent(retry.Never(ctx)) }, errDown, 3},
+	} {
+		calls := 0
+		_ = retry.Do(tt.mark(t.Context()), retry.Policy{Attempts: 3, Base: time.Microsecond}, func(context.Context) error {
+			calls++
+			return tt.err
+		})
+		if calls != tt.calls {
+			t.Errorf("%s: %d calls, want %d", tt.name, calls, tt.calls)
+		}
+	}
+}
+
+func ExampleIdempotent() {
+	attempts := 0
+	ctx := retry.Idempotent(context.Background())
+	err := retry.Do(ctx, retry.Policy{Attempts: 3, Base: time.Millisecond}, func(context.Context) error {
+		if attempts++; attempts == 1 {
+			return io.ErrUnexpectedEOF // whether the server got the statement is not known
+		}
+		return nil
+	})
+	fmt.Println(attempts, err)
+	// Output: 2 <nil>
 }
 
 func TestDoZeroPolicyTriesOnce(t *testing.T) {

@@ -26,16 +26,12 @@ type txConfig struct {
 	policy  Policy
 }
 
-// txPolicy is for what transactions fail of: conflicts, which another attempt a few
-// milliseconds later settles, and failovers, which take seconds.
-var txPolicy = Policy{Attempts: 20, Budget: 30 * time.Second, Base: 10 * time.Millisecond, Cap: time.Second}
-
 // WithTxOptions sets isolation level, access mode and whatever else pgx lets a
 // transaction begin with. Default: the server's.
 func WithTxOptions(o pgx.TxOptions) TxOption { return func(c *txConfig) { c.options = o } }
 
 // WithPolicy sets attempts, budget and pauses, and the function that is told about
-// failed attempts. Default: 20 attempts within 30 s, with pauses from 10 ms to 1 s.
+// failed attempts. Default: [Serialization].
 func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 
 // Tx runs fn in a transaction and commits it, and runs it again, in a new transaction,
@@ -60,21 +56,27 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 // On a pgx.Tx fn runs once, between SAVEPOINT and RELEASE: what failed is the outer
 // transaction's affair. WithTxOptions is an error there.
 func Tx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error, opts ...TxOption) error {
-	cfg := txConfig{policy: txPolicy}
+	cfg := txConfig{policy: Serialization()}
 	for _, opt := range opts {
 		opt(&cfg)
 	}
 	if outer, ok := db.(pgx.Tx); ok {
 		return savepoint(ctx, outer, cfg, fn)
 	}
-	err := Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, cfg.options, fn) })
-	if gaveUp, ok := errors.AsType[*Error](err); ok && gaveUp.Attempts == 1 && gaveUp.Context == nil {
-		err = gaveUp.Last
-		if m, ok := err.(*marked); ok { //nolint:errorlint // the mark that attempt put on, and no other
-			err = m.err
-		}
+	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, cfg.options, fn) }))
+}
+
+// bare takes the error of a single attempt out of Do's, so that what the application
+// returned comes back as it was.
+func bare(err error) error {
+	gaveUp, ok := errors.AsType[*Error](err)
+	if !ok || gaveUp.Attempts != 1 || gaveUp.Context != nil {
+		return err
 	}
-	return err
+	if m, ok := gaveUp.Last.(*marked); ok { //nolint:errorlint // the mark that the attempt put on, and no other
+		return m.err
+	}
+	return gaveUp.Last
 }
 
 // TxValue is [Tx] for a function that returns a value: that of the attempt that was

@@ -1,0 +1,88 @@
+package retry
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"io"
+	"net"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SQLBeginner starts transactions of database/sql: a *sql.DB or a *sql.Conn.
+type SQLBeginner interface {
+	BeginTx(ctx context.Context, opts *sql.TxOptions) (*sql.Tx, error)
+}
+
+// SQLTx is [Tx] for database/sql: it runs fn in a transaction and commits it, and runs
+// it again if an attempt failed and is proved to have left nothing behind. The rules
+// are those of Tx; of the options, [WithTxOptions] is pgx's, and the isolation level and
+// access mode of a *sql.Tx come with opts.
+//
+// Use it with a DB that proxy.OpenDB has opened. With others it works, and with pgx's own
+// bridge single statements may still run twice beneath it, within a transaction that is
+// then lost as a whole.
+func SQLTx(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(tx *sql.Tx) error, options ...TxOption) error {
+	cfg := txConfig{policy: Serialization()}
+	for _, option := range options {
+		option(&cfg)
+	}
+	if cfg.options != (pgx.TxOptions{}) {
+		return errors.New("retry: SQLTx takes *sql.TxOptions: leave WithTxOptions out")
+	}
+	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return sqlAttempt(ctx, db, opts, fn) }))
+}
+
+func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(*sql.Tx) error) error {
+	tx, err := db.BeginTx(ctx, opts)
+	if err != nil {
+		if Classify(err) == Permanent || !fromDatabase(err) {
+			return Mark(err, Permanent)
+		}
+		return Mark(err, NotExecuted) // BEGIN changes nothing, whatever became of it
+	}
+	done := false
+	defer func() {
+		if !done {
+			_ = tx.Rollback() // after an error, and after a panic
+		}
+	}()
+	if err := fn(tx); err != nil {
+		return Mark(err, verdictBeforeCommit(err, fromDatabase(err)))
+	}
+	if ctx.Err() != nil { // database/sql rolls back by itself
+		return Mark(context.Cause(ctx), RolledBack)
+	}
+	if err := tx.Commit(); err != nil {
+		if errors.Is(err, sql.ErrTxDone) {
+			return Mark(err, Permanent) // fn ended the transaction, or its context did
+		}
+		verdict, marked := markOf(err)
+		return commitFailed(err, marked && verdict.Retryable())
+	}
+	done = true
+	return nil
+}
+
+// fromDatabase reports whether err is the connection's or the server's, and not the
+// application's own.
+func fromDatabase(err error) bool {
+	if _, ok := markOf(err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
+		return true
+	}
+	if _, ok := errors.AsType[net.Error](err); ok {
+		return true
+	}
+	for _, lost := range []error{pgconn.ErrConnClosed, driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF} {
+		if errors.Is(err, lost) {
+			return true
+		}
+	}
+	return false
+}
