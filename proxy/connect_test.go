@@ -104,7 +104,7 @@ func TestBytesBehindTheLoginAreNotLost(t *testing.T) {
 func TestASilentPeerCostsTheCallerItsOwnDeadlineAndThePoolNothing(t *testing.T) {
 	t.Parallel()
 	s := newScripted(t, silent)
-	pool := newPool(t, s.dsn(), proxy.WithMaxConns(2), proxy.WithEndpointKind(proxy.KindOther), proxy.WithAttemptTimeout(time.Second))
+	pool := newPool(t, s.dsn(), proxy.WithMaxConns(2), proxy.WithAttemptTimeout(4*time.Second))
 	within := func(what string, call func(context.Context) error) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
@@ -114,8 +114,9 @@ func TestASilentPeerCostsTheCallerItsOwnDeadlineAndThePoolNothing(t *testing.T) 
 		if !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: got %v", what, err)
 		}
-		// Not a benchmark: a client that does not keep the deadline takes seconds.
-		if took := time.Since(start); took > 1500*time.Millisecond {
+		took := time.Since(start)
+		t.Logf("%s: returned after %s", what, took.Round(time.Millisecond))
+		if took > 3*time.Second { // not a benchmark: without the deadline it would be the attempt's 4 s
 			t.Errorf("%s: returned after %s", what, took)
 		}
 	}
@@ -130,7 +131,7 @@ func TestASilentPeerCostsTheCallerItsOwnDeadlineAndThePoolNothing(t *testing.T) 
 	})
 	s.setScript(login)
 	start := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	if err := pool.Ping(ctx); err != nil {
 		t.Fatalf("the pool is starved: %v", err)

@@ -97,15 +97,6 @@ func direct(t testing.TB) *pgx.Conn {
 	return conn
 }
 
-func eventually(t testing.TB, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 5 s: %s", what)
-		}
-	}
-}
-
 func clientTLS(px *proxytest.Proxy) *tls.Config {
 	return &tls.Config{RootCAs: px.RootCAs(), ServerName: px.Host(), MinVersion: tls.VersionTLS12}
 }

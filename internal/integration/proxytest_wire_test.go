@@ -58,7 +58,7 @@ func TestProxytestCopy(t *testing.T) {
 	if err := conn.QueryRow(ctx, "select count(*) from "+table).Scan(&got); err != nil || got != 20_000 {
 		t.Errorf("count %d, %v", got, err)
 	}
-	eventually(t, "connection given back", func() bool { return px.Stats().DatabaseConnectionsCurrentlyBorrowed == 0 })
+	waitFor(t, "connection given back", func() bool { return px.Stats().DatabaseConnectionsCurrentlyBorrowed == 0 })
 	if st := px.Stats(); st.PinnedSessions != 0 {
 		t.Errorf("COPY pinned: %+v", px.Pins())
 	}
@@ -98,7 +98,7 @@ func TestProxytestCopyExtended(t *testing.T) {
 			t.Fatal(err)
 		}
 		receive[*pgproto3.ReadyForQuery](t, f)
-		eventually(t, "given back after "+data, func() bool { return px.Stats().DatabaseConnectionsCurrentlyBorrowed == 0 })
+		waitFor(t, "given back after "+data, func() bool { return px.Stats().DatabaseConnectionsCurrentlyBorrowed == 0 })
 	}
 	var n int
 	if err := direct(t).QueryRow(t.Context(), "select count(*) from "+table).Scan(&n); err != nil || n != 3 {
