@@ -17,6 +17,10 @@ import (
 // and says more: before COMMIT is sent a lost connection means that the transaction
 // was rolled back.
 //
+// What it says about an ERROR is said of one statement that leaves it to the server to
+// commit. A procedure, a text of several statements or a batch that commits by itself on
+// the way may have done so before it failed.
+//
 // It takes the verdict that [Mark] attached, if there is one; otherwise it goes by this
 // table. It never asks pgconn.SafeToRetry, which in pgx 5.9 to 5.12 says yes to
 // simple-protocol statements that the server has received.

@@ -17,6 +17,9 @@
 //     of its own, or lets it be.
 //   - A statement outside of a transaction whose connection was lost or whose context
 //     ended: the server may have run it, or may still be running it.
+//   - A function for [Tx] that ends its transaction by itself and then fails. Do not
+//     use [Do] around a procedure, a text or a batch that commits on the way: a
+//     serialization failure after that does not undo it.
 //   - Whatever the server undid and would undo again: constraint violations, syntax
 //     errors, cancelled statements, lock timeouts.
 //   - Errors of the application's own.

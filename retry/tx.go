@@ -45,7 +45,8 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 //     which connections of package proxy tell.
 //
 // fn may therefore run more than once: what it does besides talking to tx must bear
-// that. It must not call Commit or Rollback, nor send them as SQL.
+// that. It must not call Commit or Rollback, nor send them as SQL, nor call a procedure
+// that does; if it has and then fails, it is not run again.
 //
 // An error of fn's that is none of the database's ends Tx: it is returned as it is,
 // after a rollback. A COMMIT whose answer was lost may have taken effect; Tx returns an
@@ -121,8 +122,11 @@ func attempt(ctx context.Context, db Beginner, options pgx.TxOptions, fn func(pg
 		return Mark(err, NotExecuted) // BEGIN changes nothing, whatever became of it
 	}
 	conn := tx.Conn()
-	if lost, err := guarded(ctx, tx, fn); err != nil {
-		return Mark(err, verdictBeforeCommit(err, lost))
+	if state, err := guarded(ctx, tx, fn); err != nil {
+		if state == ended {
+			return Mark(err, Permanent) // fn has committed, or rolled back, by itself
+		}
+		return Mark(err, verdictBeforeCommit(err, state == lost))
 	}
 	if conn.IsClosed() || ctx.Err() != nil { // then COMMIT cannot be sent, and is not
 		rollback(ctx, tx)
@@ -151,19 +155,34 @@ func begin(ctx context.Context, db Beginner, options pgx.TxOptions) (pgx.Tx, err
 	return withOptions.BeginTx(ctx, options)
 }
 
-// guarded runs fn and rolls back if it fails or panics. lost says whether the
-// connection was gone by then; afterwards it may be somebody else's.
-func guarded(ctx context.Context, tx pgx.Tx, fn func(pgx.Tx) error) (lost bool, err error) {
+// txState is what fn left of its transaction.
+type txState uint8
+
+const (
+	open  txState = iota // as it should be
+	lost                 // the connection is gone
+	ended                // the server says that there is no transaction any more
+)
+
+// guarded runs fn and rolls back if it fails or panics. The state is that before the
+// rollback; after it the connection may be somebody else's.
+func guarded(ctx context.Context, tx pgx.Tx, fn func(pgx.Tx) error) (state txState, err error) {
 	done := false
 	defer func() {
-		if !done || err != nil {
-			lost = tx.Conn().IsClosed()
-			rollback(ctx, tx)
+		if done && err == nil {
+			return
 		}
+		switch conn := tx.Conn(); {
+		case conn.IsClosed():
+			state = lost
+		case conn.PgConn().TxStatus() == 'I':
+			state = ended
+		}
+		rollback(ctx, tx)
 	}()
 	err = fn(tx)
 	done = true
-	return false, err
+	return open, err
 }
 
 // rollback ends the transaction and gives the connection back to its pool. Its own

@@ -194,6 +194,27 @@ func TestTxEndsWithTheApplicationsErrorsAndPanics(t *testing.T) {
 	}
 }
 
+func TestTxDoesNotRunAFunctionAgainThatCommittedByItself(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, database(t, shared))
+	value := counter(t, pool)
+	runs := 0
+	err := retry.Tx(t.Context(), pool, func(tx pgx.Tx) error {
+		runs++
+		if err := increment(t.Context())(tx); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(t.Context(), "commit"); err != nil {
+			return err
+		}
+		_, err := tx.Exec(t.Context(), "do $$ begin raise sqlstate '40001'; end $$")
+		return err
+	})
+	if err == nil || runs != 1 || value() != 1 {
+		t.Errorf("%d runs, counter %d: %v", runs, value(), err)
+	}
+}
+
 func TestTxValueAndSavepoints(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, database(t, shared))
