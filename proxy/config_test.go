@@ -118,7 +118,8 @@ func malformedInputs(t *testing.T) []malformed {
 
 		{name: "PGOPTIONS", conn: iam, env: map[string]string{"PGOPTIONS": "-c statement_timeout=5s"}, source: "PGOPTIONS", want: "initialization query"},
 		{name: "PGSSLMODE", conn: iam, env: map[string]string{"PGSSLMODE": "disable"}, source: "PGSSLMODE", want: "verify-full"},
-		{name: "PGSSLMODE prefer", conn: "postgres://app:" + password + "@db.example.com/orders", env: map[string]string{"PGSSLMODE": "prefer"}, source: "PGSSLMODE", want: "plaintext"},
+		{name: "PGSSLMODE prefer", conn: "postgres://app:" + password + "@db.example.com/orders", env: map[string]string{"PGSSLMODE": "prefer"}, source: "PGSSLMODE", want: "weaken"},
+		{name: "PGSSLMODE require", conn: "postgres://app:" + password + "@db.example.com/orders", env: map[string]string{"PGSSLMODE": "require"}, source: "PGSSLMODE", want: "weaken"},
 		{name: "PGSSLMODE unknown", conn: iam, env: map[string]string{"PGSSLMODE": "on"}, source: "PGSSLMODE", want: "not valid"},
 		{name: "PGREQUIREAUTH", conn: iam, env: map[string]string{"PGREQUIREAUTH": "scram-sha-256"}, source: "PGREQUIREAUTH", want: "forbids IAM tokens"},
 		{name: "PGREQUIREAUTH negated", conn: iam, env: map[string]string{"PGREQUIREAUTH": "!password"}, source: "PGREQUIREAUTH", want: "forbids IAM tokens"},

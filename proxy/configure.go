@@ -54,6 +54,9 @@ func (s settings) checkHosts(o *options) (rds, local bool, err error) {
 			return false, false, badString(fmt.Sprintf("it has %d hosts and %d values of %s", len(hosts), n, key), "write one for all, or one for each host")
 		}
 	}
+	for addr := range strings.SplitSeq(s.get("hostaddr"), ",") {
+		local = local && (addr == "" || isLocal(addr))
+	}
 	return count > 0, local, nil
 }
 
@@ -84,7 +87,7 @@ func (s settings) checkLogin(o *options, rds bool) error {
 		return badString("it has a password, and WithCredentials supplies one", "remove one of the two")
 	case o.iam:
 		return badString("it has a password, and WithIAM signs tokens", "remove one of the two")
-	case rds && strings.Contains(s.get("password"), "X-Amz-Signature="):
+	case rds && isToken(s.get("password")):
 		return badString("its password is an IAM token, which is valid for 15 minutes", "leave the password out: a token is signed for each connection")
 	}
 	return nil
@@ -96,7 +99,7 @@ func findTargets(cfg *pgconn.Config, o *options, s settings, addrs string) ([]ta
 	hosts := append([]*pgconn.FallbackConfig{{Host: cfg.Host, Port: cfg.Port, TLSConfig: cfg.TLSConfig}}, cfg.Fallbacks...)
 	addrList := strings.Split(addrs, ",")
 	var targets []target
-	for _, h := range hosts {
+	for i, h := range hosts {
 		e, err := ParseEndpoint(h.Host)
 		if err != nil {
 			return nil, err
@@ -106,28 +109,39 @@ func findTargets(cfg *pgconn.Config, o *options, s settings, addrs string) ([]ta
 			continue // pgx's second try of the same host, with or without TLS
 		}
 		t := target{endpoint: e, port: h.Port, addr: addrList[min(len(targets), len(addrList)-1)]}
-		if t.tls, err = targetTLS(h.TLSConfig, e, o, s); err != nil {
+		// pgx expresses sslmode=prefer and allow as the same host with and without TLS.
+		var either bool
+		if i+1 < len(hosts) && hosts[i+1].Host == h.Host && hosts[i+1].Port == h.Port {
+			either = (hosts[i+1].TLSConfig == nil) != (h.TLSConfig == nil)
+		}
+		if t.tls, err = targetTLS(h.TLSConfig, t, either, o, s); err != nil {
 			return nil, err
 		}
 		targets = append(targets, t)
+		if e.Kind.IsRDS() != targets[0].endpoint.Kind.IsRDS() {
+			return nil, &ConfigError{Source: "host", Problem: "some hosts are RDS endpoints and some are not", Fix: "use one configuration for each: they log in differently"}
+		}
 	}
 	return targets, nil
 }
 
-// targetTLS is the TLS configuration for one host; nil is plaintext.
-func targetTLS(cfg *tls.Config, e Endpoint, o *options, s settings) (*tls.Config, error) {
+// targetTLS is the TLS configuration for one host; nil is plaintext. either says that
+// pgx would try with and without TLS.
+func targetTLS(cfg *tls.Config, t target, either bool, o *options, s settings) (*tls.Config, error) {
+	e := t.endpoint
 	mustVerify := e.Kind.IsRDS() || o.iam
+	local := isLocal(e.Host) && (t.addr == "" || isLocal(t.addr))
 	switch {
 	case isSocket(e.Host) && mustVerify:
 		return nil, &ConfigError{Source: "WithIAM", Problem: "a unix socket takes no IAM token", Fix: "name the endpoint's host"}
 	case cfg == nil && mustVerify:
 		return nil, &ConfigError{Source: "TLSConfig", Problem: "an RDS endpoint needs TLS, and it is switched off", Fix: "write sslmode=verify-full, or leave sslmode out"}
-	case cfg == nil:
-		return nil, nil
-	case !verifies(cfg) && !mustVerify && s.get("sslmode") == "" && isLocal(e.Host):
+	case either && !mustVerify && local:
 		return nil, nil // pgx's default, sslmode=prefer, towards this machine
-	case !verifies(cfg) && !mustVerify && s.get("sslmode") == "":
-		return nil, &ConfigError{Source: "TLSConfig", Problem: "the server's certificate is not verified (pgx's default is sslmode=prefer)", Fix: "write sslmode=verify-full to insist on TLS, or sslmode=disable to do without"}
+	case cfg == nil && !either:
+		return nil, nil
+	case either && !mustVerify:
+		return nil, &ConfigError{Source: "TLSConfig", Problem: "TLS is optional (pgx's default is sslmode=prefer)", Fix: "write sslmode=verify-full to insist on TLS, or sslmode=disable to do without"}
 	}
 	if err := checkTLSConfig(e.Kind, cfg); err != nil {
 		return nil, err
@@ -137,13 +151,18 @@ func targetTLS(cfg *tls.Config, e Endpoint, o *options, s settings) (*tls.Config
 		cfg.InsecureSkipVerify = false // callbacks verify in addition
 	}
 	if !cfg.InsecureSkipVerify {
-		cfg.ServerName = e.Host // lower case, no trailing dot
+		if cfg.ServerName == "" || mustVerify || strings.EqualFold(cfg.ServerName, e.Host) {
+			cfg.ServerName = e.Host // lower case, no trailing dot
+		}
 		if cfg.RootCAs == nil {
 			roots, err := trust(e.Kind, s["sslrootcert"], o.rootCAs)
 			if err != nil {
 				return nil, err
 			}
 			cfg.RootCAs = roots
+		} else if o.rootCAs != nil {
+			cfg.RootCAs = cfg.RootCAs.Clone()
+			cfg.RootCAs.AppendCertsFromPEM(o.rootCAs)
 		}
 	}
 	if cfg.MinVersion == 0 {

@@ -70,7 +70,8 @@ var (
 // dial is a pgconn.DialFunc that returns an established, authenticated connection,
 // ready to be taken for a fresh one by pgconn.
 func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, c.budget, errBudget)
+	// A connect may always be repeated, whatever the caller has said of its own work.
+	ctx, cancel := context.WithTimeoutCause(retry.Idempotent(ctx), c.budget, errBudget)
 	defer cancel()
 	through := &pass{g: c.gate}
 	defer through.done()
@@ -183,8 +184,12 @@ func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (
 		cfg.RuntimeParams = tries.login.params
 	}
 	var errs []error
-	for _, addr := range addrs {
-		conn, err := c.tryAddress(ctx, cfg, *t, addr)
+	for i, addr := range addrs {
+		share := c.attempt / time.Duration(len(addrs)-i) // a silent address leaves time for the next
+		if deadline, ok := ctx.Deadline(); ok {
+			share = min(share, time.Until(deadline)/time.Duration(len(addrs)-i))
+		}
+		conn, err := c.tryAddress(ctx, cfg, *t, addr, share)
 		if err == nil {
 			return conn, nil
 		}
@@ -230,10 +235,9 @@ const silence = 2 * time.Second
 
 // tryAddress makes the connection: TCP, TLS and login by pgconn, watched for silence,
 // and then taken over.
-func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string) (net.Conn, error) {
+func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string, patience time.Duration) (net.Conn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	patience := c.attempt
 	if t.endpoint.Kind.IsProxy() {
 		patience = min(patience, silence)
 	}
@@ -246,7 +250,10 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	)
 	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
-	cfg.DialFunc = onlyOnce(c.dialNet)
+	cfg.DialFunc = c.dialNet
+	if cfg.ValidateConnect == nil { // which may make pgconn connect a second time, as target_session_attrs=prefer-standby
+		cfg.DialFunc = onlyOnce(c.dialNet)
+	}
 	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, nc net.Conn) (net.Conn, error) {
 		watchdog.Reset(patience)
 		conn = nc

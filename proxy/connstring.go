@@ -104,6 +104,9 @@ func parseURL(rest string) (settings, error) {
 			continue
 		}
 		key, value, ok := strings.Cut(pair, "=")
+		if !ok && strings.Contains(pair, "@") {
+			return nil, badString("there is an @ behind the first question mark", "percent-encode ? as %3F and @ as %40 in user name and password")
+		}
 		if !ok {
 			return nil, badString("the parameter "+quote(key)+" has no value", "write key=value pairs separated by &")
 		}

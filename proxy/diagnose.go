@@ -55,6 +55,8 @@ func diagnose(err error, kind Kind) finding {
 		return f
 	case strings.Contains(err.Error(), "server refused TLS connection"):
 		return finding{cause: ErrTLSRefused, verdict: retry.Permanent, hint: "the server speaks no TLS; for a server without it, on a laptop say, write sslmode=disable"}
+	case isOwnRefusal(err.Error()):
+		return finding{cause: ErrUnexpected, verdict: retry.Permanent, hint: "this client's own settings forbid what the server offers: look at require_auth, channel_binding, sslcertmode and min_protocol_version"}
 	case isTLSAlert(err):
 		return finding{cause: ErrTLSRefused, verdict: retry.Permanent, hint: "client and server found no common TLS parameters, or something else than PostgreSQL answers on this port"}
 	default:
@@ -170,6 +172,16 @@ func isTLSAlert(err error) bool {
 		record tls.RecordHeaderError
 	)
 	return errors.As(err, &alert) || errors.As(err, &record) || strings.Contains(err.Error(), "remote error: tls:")
+}
+
+// isOwnRefusal recognizes pgconn's refusals of what a server offers, which have no types.
+func isOwnRefusal(text string) bool {
+	for _, part := range []string{"require_auth check failed", "channel binding check failed", "sslcertmode check failed", "server protocol version too low"} {
+		if strings.Contains(text, part) {
+			return true
+		}
+	}
+	return false
 }
 
 func unreachableHint(err error, kind Kind) string {

@@ -176,7 +176,8 @@ func parseRDSName(host, rest string) (Endpoint, error) {
 // checkMisspelt catches names that were meant to be RDS endpoints. As KindOther
 // they would be dialled without IAM and fail far from the cause.
 func checkMisspelt(host, name string) error {
-	if strings.Contains(name, ".rds.") || strings.HasSuffix(name, ".amazonaws.com") || strings.Contains(name, ".proxy-") {
+	aws := strings.Contains(name, ".amazonaws.")
+	if strings.Contains("."+name, ".rds.amazonaws.") || aws && (strings.Contains(name, ".proxy-") || strings.Contains(name, ".cluster-")) {
 		return &ConfigError{
 			Source:  "host",
 			Problem: quote(host) + " looks like an RDS endpoint but does not end like one",

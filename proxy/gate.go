@@ -46,6 +46,7 @@ func newGate(limit int) *gate {
 type pass struct {
 	g     *gate
 	scout bool
+	held  bool // has one of the slots
 }
 
 // enter waits until this connect may make an attempt. Each success is followed by
@@ -64,6 +65,7 @@ func (p *pass) enter(ctx context.Context) error {
 	}
 	select {
 	case p.g.slots <- struct{}{}:
+		p.held = true
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -88,7 +90,7 @@ func (p *pass) claim() <-chan struct{} {
 // leave reports how the attempt went, nil for a success. The scout stays the scout
 // while it fails.
 func (p *pass) leave(failed *ConnectError) {
-	<-p.g.slots
+	p.release()
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
 	if failed == nil {
@@ -105,8 +107,18 @@ func (p *pass) leave(failed *ConnectError) {
 	p.g.failing, p.g.last = true, f
 }
 
-// done ends the connect: a scout that gives up makes room for the next.
+// release gives the slot back.
+func (p *pass) release() {
+	if p.held {
+		p.held = false
+		<-p.g.slots
+	}
+}
+
+// done ends the connect, also one that panicked: a scout that gives up makes room for
+// the next.
 func (p *pass) done() {
+	p.release()
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
 	if p.scout {
@@ -116,7 +128,9 @@ func (p *pass) done() {
 
 // resign wakes whoever waits. The caller holds the lock.
 func (p *pass) resign() {
-	p.scout, p.g.scouted = false, false
+	if p.scout {
+		p.scout, p.g.scouted = false, false
+	}
 	close(p.g.changed)
 	p.g.changed = make(chan struct{})
 }

@@ -139,13 +139,14 @@ func (c *handedConn) Write(p []byte) (int, error) {
 	}
 	if len(p) == terminateLen && p[0] == 'X' {
 		_ = c.SetDeadline(time.Now().Add(farewell))
+	} else {
+		c.written.Add(uint64(len(p)))
 	}
-	c.written.Add(uint64(len(p)))
 	return c.Conn.Write(p)
 }
 
 // Written is the number of bytes that pgx has tried to send on this connection since
-// the login. It counts them before it writes them, so that a write that fails, or
+// the login, but for Terminate. It counts them before it writes them, so that a write that fails, or
 // fails halfway, counts in full: if Written is the same before and after a statement
 // failed, then nothing of that statement has left the process. It never decreases,
 // and may be called at any time from any goroutine.

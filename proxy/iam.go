@@ -102,13 +102,16 @@ func (s *iamSigner) invalidate(ctx context.Context) {
 	}
 }
 
+// isToken recognizes an IAM token in a password.
+func isToken(password string) bool { return strings.Contains(password, "X-Amz-Signature=") }
+
 // explainToken looks into a refused token for the reason, and names it. A token is a
 // presigned URL, so everything but the signature can be read. It returns "" if
 // password is no token, and never quotes it.
 func explainToken(password string, t target, user, region string, now time.Time) string {
 	host, query, ok := strings.Cut(password, "?")
 	host = strings.TrimSuffix(host, "/")
-	if !ok || !strings.Contains(query, "X-Amz-Signature=") {
+	if !ok || !isToken(password) {
 		return ""
 	}
 	q, err := url.ParseQuery(query)

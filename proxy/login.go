@@ -52,6 +52,9 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 	if creds.User == "" {
 		return creds, &ConfigError{Source: "WithCredentials", Problem: "the source returned no user name and the connection string has none", Fix: "write postgres://USER@host/database, or return a user"}
 	}
+	if isToken(creds.Password) && !verifies(t.tls) {
+		return creds, &ConfigError{Source: "credentials", Problem: "they are an IAM token, which whoever reads it can use, and the connection to " + quote(t.endpoint.Host) + " does not prove who answers", Fix: "write sslmode=verify-full"}
+	}
 	if a.refused != nil && creds == a.last {
 		a.count-- // nobody was asked
 		return creds, &sameCredentialsError{a.refused}

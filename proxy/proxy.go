@@ -151,14 +151,21 @@ func parse(connString string, opts []Option) (*pgxpool.Config, error) {
 // pgxConfig lets pgx read the settings. Those that this package sees to itself are
 // overridden, so that pgx does not take them from the environment.
 func (s settings) pgxConfig() (*pgxpool.Config, error) {
-	forPgx := settings{"port": {"5432", ""}, "password": {}, "passfile": {}}
+	forPgx := settings{"port": {"5432", ""}, "passfile": {}}
 	maps.Copy(forPgx, s)
+	forPgx["password"] = setting{} // pgx would show it in ConnString
+	if s.has("password") {
+		forPgx["passfile"] = setting{}
+	}
 	if s.get("sslmode") == "verify-full" || s.get("sslmode") == "disable" {
 		forPgx["sslrootcert"] = setting{} // see trust
 	}
 	cfg, err := pgxpool.ParseConfig(forPgx.keywordValue())
 	if err != nil {
 		return nil, badString("pgx refuses it: "+withoutString(err), "")
+	}
+	if s.has("password") {
+		cfg.ConnConfig.Password = s.get("password")
 	}
 	cfg.ConnConfig.User = s.get("user") // where pgx would fall back to PGUSER and the operating system
 	return cfg, nil

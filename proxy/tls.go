@@ -30,6 +30,12 @@ func (s settings) checkSSLMode(rds, local, iam bool) error {
 	case mode == "":
 		s["sslmode"] = setting{"verify-full", fromConnString}
 	case mode == "verify-full":
+	case source == "PGSSLMODE" && !local:
+		return &ConfigError{
+			Source:  source,
+			Problem: "sslmode=" + mode + " from the environment would weaken the default, verify-full",
+			Fix:     "write sslmode=" + mode + " into the connection string if it is meant, or unset PGSSLMODE",
+		}
 	case rds || iam:
 		what := "an RDS endpoint"
 		if iam {

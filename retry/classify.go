@@ -118,10 +118,15 @@ func classifyServer(e *pgconn.PgError) (Verdict, string) {
 	if strings.HasPrefix(e.Code, "08") {
 		return Ambiguous, "the connection failed with the statement under way"
 	}
-	if severity := cmp.Or(e.SeverityUnlocalized, e.Severity); severity != "ERROR" {
+	if !isError(e) {
 		return Ambiguous, "the session ended with the statement under way"
 	}
 	return Permanent, "the server undid the statement, and would do so again"
+}
+
+// isError tells an ERROR, which ends a statement, from a FATAL or PANIC, which end the session.
+func isError(e *pgconn.PgError) bool {
+	return cmp.Or(e.SeverityUnlocalized, e.Severity) == "ERROR"
 }
 
 // classifyClient is about errors that no server sent.
@@ -133,6 +138,8 @@ func classifyClient(err error) (Verdict, string) {
 		return Permanent, "the server has answered"
 	case errors.Is(err, pgx.ErrTxClosed):
 		return Permanent, "the transaction was over before"
+	case strings.Contains(err.Error(), "closed pool"):
+		return Permanent, "the pool is closed"
 	case strings.Contains(err.Error(), "conn busy"):
 		return Permanent, "the connection was in use by somebody else, which is a mistake in the program"
 	case errors.Is(err, driver.ErrBadConn), errors.Is(err, pgconn.ErrConnClosed):

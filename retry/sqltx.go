@@ -5,8 +5,6 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
-	"io"
-	"net"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -68,18 +66,19 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn fun
 }
 
 // fromDatabase reports whether err is the connection's or the server's, and not the
-// application's own.
+// application's own. End-of-file and network errors are not enough: a function's HTTP
+// request fails with the same.
 func fromDatabase(err error) bool {
-	if _, ok := markOf(err); ok {
+	if _, ok := markOf(err); ok { // the bridge of proxy.OpenDB marks what it loses
 		return true
 	}
 	if _, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return true
 	}
-	if _, ok := errors.AsType[net.Error](err); ok {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	for _, lost := range []error{pgconn.ErrConnClosed, driver.ErrBadConn, sql.ErrConnDone, io.EOF, io.ErrUnexpectedEOF} {
+	for _, lost := range []error{pgconn.ErrConnClosed, driver.ErrBadConn, sql.ErrConnDone} {
 		if errors.Is(err, lost) {
 			return true
 		}

@@ -132,6 +132,10 @@ func attempt(ctx context.Context, db Beginner, options pgx.TxOptions, fn func(pg
 		rollback(ctx, tx)
 		return Mark(cmp.Or(context.Cause(ctx), errLost), RolledBack)
 	}
+	if conn.PgConn().IsBusy() { // with rows that fn has not closed: COMMIT would not be sent
+		rollback(ctx, tx)
+		return Mark(errOpenRows, Permanent)
+	}
 	sent := writeCounter(conn)
 	before := sent()
 	if err := tx.Commit(ctx); err != nil {
@@ -140,7 +144,10 @@ func attempt(ctx context.Context, db Beginner, options pgx.TxOptions, fn func(pg
 	return nil
 }
 
-var errLost = errors.New("the connection was lost before COMMIT was sent")
+var (
+	errLost     = errors.New("the connection was lost before COMMIT was sent")
+	errOpenRows = errors.New("retry: the transaction's function returned with rows still open: close them, or read them to the end")
+)
 
 func begin(ctx context.Context, db Beginner, options pgx.TxOptions) (pgx.Tx, error) {
 	if options == (pgx.TxOptions{}) {
@@ -196,6 +203,9 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 // verdictBeforeCommit is about an error of fn's. COMMIT was not sent, so that whatever
 // the session's end leaves open elsewhere is settled here.
 func verdictBeforeCommit(err error, lost bool) Verdict {
+	if _, inner := errors.AsType[*AmbiguousCommitError](err); inner {
+		return Permanent // of another transaction, which fn must not make again
+	}
 	switch v := Classify(err); {
 	case v.Retryable():
 		return RolledBack
@@ -210,11 +220,13 @@ func verdictBeforeCommit(err error, lost bool) Verdict {
 func commitFailed(err error, notSent bool) error {
 	pgErr, answered := errors.AsType[*pgconn.PgError](err)
 	switch {
+	case errors.Is(err, pgx.ErrTxClosed): // fn has committed, or rolled back, by itself
+		return Mark(err, Permanent)
 	case notSent:
 		return Mark(err, RolledBack)
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return Mark(err, Permanent)
-	case answered && Classify(pgErr) != Ambiguous:
+	case answered && isError(pgErr) && (Classify(pgErr) == RolledBack || Classify(pgErr) == Permanent):
 		return Mark(err, Classify(pgErr)) // an ERROR in answer to COMMIT is a rollback
 	default:
 		return Mark(&AmbiguousCommitError{Err: err}, Ambiguous)

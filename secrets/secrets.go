@@ -4,8 +4,9 @@
 // change while the service runs: that is how rotation is followed. [Static] and
 // [Func] cover fixed and computed credentials.
 //
-// [Credentials] never print their password, in whichever way Go is asked to print
-// them.
+// [Credentials] do not print their password: not with fmt, log/slog or encoding/json.
+// (Inside an unexported field of another struct fmt calls no methods, and prints what
+// it finds: do not print such structs.)
 package secrets
 
 import (
