@@ -21,8 +21,7 @@ const cancelTimeout = 2 * time.Second
 // dialCancel opens the connection for a CancelRequest: bare, without a login, and
 // not at all towards RDS Proxy, which ignores it
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.html).
-func (c *connector) dialCancel(ctx context.Context, network, addr string) (net.Conn, error) {
-	t := c.targets[0]
+func (c *connector) dialCancel(ctx context.Context, t *target, network, addr string) (net.Conn, error) {
 	if t.endpoint.Kind.IsProxy() {
 		return nil, errNoCancel
 	}

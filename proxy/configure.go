@@ -105,15 +105,11 @@ func findTargets(cfg *pgconn.Config, o *options, s settings, addrs string) ([]ta
 			return nil, err
 		}
 		e.Kind = o.kindOf(e)
-		if n := len(targets); n > 0 && targets[n-1].endpoint.Host == e.Host && targets[n-1].port == h.Port {
-			continue // pgx's second try of the same host, with or without TLS
+		if i > 0 && sameButTLS(hosts[i-1], h) {
+			continue
 		}
 		t := target{endpoint: e, port: h.Port, addr: addrList[min(len(targets), len(addrList)-1)]}
-		// pgx expresses sslmode=prefer and allow as the same host with and without TLS.
-		var either bool
-		if i+1 < len(hosts) && hosts[i+1].Host == h.Host && hosts[i+1].Port == h.Port {
-			either = (hosts[i+1].TLSConfig == nil) != (h.TLSConfig == nil)
-		}
+		either := i+1 < len(hosts) && sameButTLS(h, hosts[i+1])
 		if t.tls, err = targetTLS(h.TLSConfig, t, either, o, s); err != nil {
 			return nil, err
 		}
@@ -123,6 +119,12 @@ func findTargets(cfg *pgconn.Config, o *options, s settings, addrs string) ([]ta
 		}
 	}
 	return targets, nil
+}
+
+// sameButTLS recognizes sslmode=prefer and allow, which pgx expresses as the same host
+// with and without TLS.
+func sameButTLS(a, b *pgconn.FallbackConfig) bool {
+	return a.Host == b.Host && a.Port == b.Port && (a.TLSConfig == nil) != (b.TLSConfig == nil)
 }
 
 // targetTLS is the TLS configuration for one host; nil is plaintext. either says that

@@ -42,6 +42,7 @@ func (t target) hostPort() string {
 // use and holds no connection itself.
 type connector struct {
 	targets []target
+	addr    string         // of the first, as pgconn asks for it
 	base    *pgconn.Config // what every attempt starts from; holds no credentials
 	login   login
 	lookup  func(ctx context.Context, host string) ([]string, error)
@@ -99,6 +100,9 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 			return err
 		}
 		taken, t, f, err := c.tryTargets(ctx, tries)
+		if taken != nil {
+			taken.expects(who)
+		}
 		conn, to = taken, t
 		if err == nil {
 			through.leave(nil)
@@ -138,7 +142,7 @@ func coolDown(ctx context.Context) {
 
 // tryTargets is one attempt: each host in turn, until one takes the connection. The
 // first host's failure is reported, unless a later one gives reason to try again.
-func (c *connector) tryTargets(ctx context.Context, tries *attempts) (net.Conn, *target, finding, error) {
+func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedConn, *target, finding, error) {
 	tries.count++
 	var (
 		errs  []error
@@ -164,7 +168,7 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (net.Conn, 
 	return nil, about, found, errors.Join(errs...)
 }
 
-func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (net.Conn, error) {
+func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (*handedConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.attempt)
 	defer cancel()
 	addrs, err := c.resolve(ctx, t)
@@ -177,12 +181,7 @@ func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (
 		return nil, err
 	}
 	cfg.User, cfg.Password = creds.User, creds.Password
-	if tries.login.database != "" {
-		cfg.Database = tries.login.database
-	}
-	if tries.login.params != nil {
-		cfg.RuntimeParams = tries.login.params
-	}
+	cfg.Database, cfg.RuntimeParams = tries.login.database, tries.login.params
 	var errs []error
 	for i, addr := range addrs {
 		share := c.attempt / time.Duration(len(addrs)-i) // a silent address leaves time for the next
@@ -235,7 +234,7 @@ const silence = 2 * time.Second
 
 // tryAddress makes the connection: TCP, TLS and login by pgconn, watched for silence,
 // and then taken over.
-func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string, patience time.Duration) (net.Conn, error) {
+func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string, patience time.Duration) (*handedConn, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if t.endpoint.Kind.IsProxy() {

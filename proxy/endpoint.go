@@ -87,7 +87,8 @@ func ParseEndpoint(host string) (Endpoint, error) {
 		return Endpoint{}, err
 	}
 	for _, suffix := range rdsSuffixes {
-		if rest, ok := strings.CutSuffix(name, suffix); ok {
+		rest, ok := strings.CutSuffix(name, suffix)
+		if ok && (strings.HasPrefix(suffix, ".rds.") || strings.Contains(rest, ".rds.")) {
 			return parseRDSName(name, rest)
 		}
 	}

@@ -3,9 +3,12 @@ package proxy
 import (
 	"encoding/binary"
 	"io"
+	"maps"
 	"net"
 	"sync/atomic"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgproto3"
 )
 
 // loginReader is what a connecting pgconn reads messages from. It keeps the server's
@@ -97,9 +100,10 @@ func (l *loginReader) fill() error {
 // everything after that straight through.
 type handedConn struct {
 	net.Conn
-	r       io.Reader // reads the connection, after what pgconn had read ahead
-	pending []byte    // still to be read: the replayed login, then what had already arrived
-	started bool      // pgx has written its startup message
+	r       io.Reader         // reads the connection, after what pgconn had read ahead
+	pending []byte            // still to be read: the replayed login, then what had already arrived
+	started bool              // pgx has written its startup message
+	startup map[string]string // what that has to say: the login was made with it
 	written atomic.Uint64
 	remote  net.Addr
 }
@@ -133,7 +137,10 @@ const terminateLen = 5
 const farewell = time.Second
 
 func (c *handedConn) Write(p []byte) (int, error) {
-	if !c.started { // pgx's startup message, in one piece: the real one was sent and answered
+	if !c.started {
+		if err := c.swallow(p); err != nil {
+			return 0, err
+		}
 		c.started = true
 		return len(p), nil
 	}
@@ -143,6 +150,46 @@ func (c *handedConn) Write(p []byte) (int, error) {
 		c.written.Add(uint64(len(p)))
 	}
 	return c.Conn.Write(p)
+}
+
+// expects notes the startup message that pgx will write for this login.
+func (c *handedConn) expects(who login) {
+	c.startup = maps.Clone(who.params)
+	if c.startup == nil {
+		c.startup = map[string]string{}
+	}
+	c.startup["user"] = who.user
+	if who.database != "" {
+		c.startup["database"] = who.database
+	}
+}
+
+const sslRequest = 80877103
+
+// swallow takes pgx's startup message, which comes in one piece: the real one was sent
+// and answered. If it says something else than the login did, the configuration was
+// changed since, and the connection is not what its owner believes.
+func (c *handedConn) swallow(p []byte) error {
+	const header = 8 // length and protocol version
+	if len(p) < header {
+		return changedSince("the startup message", "it is cut short")
+	}
+	if binary.BigEndian.Uint32(p[4:]) == sslRequest {
+		return changedSince("TLSConfig", "TLS is already in place underneath")
+	}
+	var msg pgproto3.StartupMessage
+	if err := msg.Decode(p[4:]); err != nil {
+		return err
+	}
+	for name, value := range msg.Parameters {
+		if c.startup[name] != value {
+			return changedSince(quote(name), "the login was made with "+quote(c.startup[name])+" and not with "+quote(value))
+		}
+	}
+	if len(msg.Parameters) != len(c.startup) {
+		return changedSince("RuntimeParams", "the login was made with more than it has now")
+	}
+	return nil
 }
 
 // Written is the number of bytes that pgx has tried to send on this connection since

@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"net"
 	"path/filepath"
 	"sync"
@@ -110,12 +111,22 @@ func TestHooksOfTheUserStayInPlace(t *testing.T) {
 		t.Errorf("%d AfterConnect, %d ValidateConnect; want 1 each", afterConnects.Load(), validations.Load())
 	}
 	shown := conn.Conn().Config()
-	if shown.TLSConfig == nil || shown.TLSConfig.InsecureSkipVerify || shown.Password != "" || shown.Tracer != pgx.QueryTracer(traced) {
-		t.Errorf("the connection's configuration shows TLS %v, tracer %T, or a password", shown.TLSConfig, shown.Tracer)
+	if shown.Password != "" || shown.Tracer != pgx.QueryTracer(traced) {
+		t.Errorf("the connection's configuration shows tracer %T, or a password", shown.Tracer)
 	}
-	if _, ok := conn.Conn().PgConn().Conn().(wrapped); !ok {
-		t.Errorf("the connection is a %T", conn.Conn().PgConn().Conn())
+	outer, ok := conn.Conn().PgConn().Conn().(wrapped)
+	if !ok {
+		t.Fatalf("the connection is a %T", conn.Conn().PgConn().Conn())
 	}
+	secured, ok := outer.Conn.(interface{ NetConn() net.Conn }).NetConn().(*tls.Conn)
+	if !ok || !secured.ConnectionState().HandshakeComplete {
+		t.Errorf("there is no TLS below the connection, but a %T", outer.Conn)
+	}
+	again, err := pgx.ConnectConfig(t.Context(), shown) // as libraries do that want a connection of their own
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = again.Close(t.Context())
 }
 
 func TestHostsAreTriedInTurn(t *testing.T) {

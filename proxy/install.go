@@ -4,9 +4,12 @@ package proxy
 // pgx's hooks it takes, and how the user's own stay in place.
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net"
+	"reflect"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -92,43 +95,42 @@ func attemptConfig(outer *pgconn.Config) *pgconn.Config {
 // install replaces the parts of cfg that open connections, keeping the user's hooks.
 func (c *connector) install(cfg *pgxpool.Config) {
 	conn := cfg.ConnConfig
-	shown := c.targets[0].tls
-	password, tracer, before, after := conn.Password, conn.Tracer, cfg.BeforeConnect, conn.AfterNetConnect
+	user, password, tracer, before := conn.User, conn.Password, conn.Tracer, cfg.BeforeConnect
+	ours := c.traceAcquire(tracer)
+	c.login.database, c.login.params = conn.Database, conn.RuntimeParams
+	_, c.addr = pgconn.NetworkAddress(conn.Host, conn.Port)
 
-	// The login below is one without TLS and password: both are done when pgx sees the
-	// connection. The connection's own Config shows the TLS settings that were used.
+	// The login that pgx performs below is one without TLS and password: both are done
+	// when it sees the connection.
 	conn.TLSConfig, conn.Fallbacks, conn.Password = nil, nil, ""
 	conn.ChannelBinding, conn.RequireAuth, conn.SSLCertMode = "", "", ""
 	conn.ValidateConnect = nil
 	conn.ConnectTimeout = c.budget + time.Second // the loop ends by itself; this is for callers that look
 	conn.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	conn.DialFunc = c.dialer(c.login)
-	conn.AfterNetConnect = func(ctx context.Context, config *pgconn.Config, nc net.Conn) (net.Conn, error) {
-		config.TLSConfig = shown
-		if after == nil {
-			return nc, nil
-		}
-		return after(ctx, config, nc)
-	}
 	if c.targets[0].endpoint.Kind == KindWriter {
 		conn.OnPgError = rejectReadOnly(conn.OnPgError)
 	}
 	cfg.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
-		who := c.login
 		if before != nil {
 			cc.Password = password
 			if err := before(ctx, cc); err != nil {
 				return err
 			}
-			who = c.login.changedBy(cc, conn.User, password)
-			cc.Password = ""
+			if reflect.ValueOf(cc.DialFunc).Pointer() != reflect.ValueOf(conn.DialFunc).Pointer() {
+				return changedSince("DialFunc", "pass WithDialer to Configure instead")
+			}
 		}
+		who := c.login.changedBy(cc, user, password)
+		cc.Password = ""
 		_, who.unasked = ctx.Deadline()
 		cc.DialFunc = c.dialer(who)
-		cc.Tracer = tracer // the pool's tracer below is for Acquire, not for statements
+		if cc.Tracer == ours { // it is for the pool's Acquire, not for the connection
+			cc.Tracer = tracer
+		}
 		return nil
 	}
-	conn.Tracer = c.traceAcquire(tracer)
+	conn.Tracer = ours
 }
 
 // rejectReadOnly closes a connection whose server says it is read-only (25006): after
@@ -142,14 +144,25 @@ func rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHandler {
 
 // dialer is the pgconn.DialFunc for connections of one login.
 func (c *connector) dialer(who login) pgconn.DialFunc {
+	var last atomic.Pointer[target] // where the connection went, for its CancelRequest
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if network == cancelTCP4 || network == cancelTCP6 || network == cancelUnix {
-			return c.dialCancel(ctx, network, addr)
+			return c.dialCancel(ctx, cmp.Or(last.Load(), &c.targets[0]), network, addr)
 		}
-		conn, _, err := c.dial(ctx, who)
+		if addr != c.addr {
+			return nil, changedSince("host, port, Fallbacks or LookupFunc", "connects go to "+c.addr+", and "+addr+" was asked for")
+		}
+		conn, to, err := c.dial(ctx, who)
 		if err != nil {
 			return nil, err
 		}
+		last.Store(to)
 		return conn, nil
 	}
+}
+
+// changedSince is the error for a configuration that says something else than when it
+// was checked. Ignoring that could mean the wrong server or the wrong database.
+func changedSince(what, how string) error {
+	return &ConfigError{Source: "ConnConfig", Problem: what + " changed after NewPool or Configure: " + how, Fix: "change the connection string, or the configuration before it is passed to Configure"}
 }

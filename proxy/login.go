@@ -5,6 +5,7 @@ package proxy
 // expired and a secret may have been rotated, and a second refusal is final.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -134,11 +135,12 @@ func staticLogin(user, password string) func(context.Context, target, string) (s
 	}
 }
 
-// changedBy is the login after a BeforeConnect hook: a user or password that the hook
-// set is used as it is.
+// changedBy is the login that a connection's own configuration asks for, after the
+// user's BeforeConnect hook, or in a copy of the pool's configuration that was changed:
+// a password that was set is used as it is, and a user, database or parameter as well.
 func (l login) changedBy(cc *pgx.ConnConfig, user, password string) login {
-	if cc.User != user || cc.Password != password {
-		l = login{source: staticLogin(cc.User, cc.Password), fixed: true}
+	if cc.Password != "" && cc.Password != password || l.fixed && cc.User != user {
+		l = login{source: staticLogin(cc.User, cmp.Or(cc.Password, password)), fixed: true}
 	}
 	l.user, l.database, l.params = cc.User, cc.Database, cc.RuntimeParams
 	return l

@@ -33,6 +33,7 @@ type scripted struct {
 	cancels    atomic.Int64
 	statements atomic.Int64 // Query and Parse messages received
 	open       atomic.Int64
+	sawTLS     atomic.Bool
 	wg         sync.WaitGroup
 	done       chan struct{}
 }
@@ -149,6 +150,7 @@ func (d *dialogue) startup() (pgproto3.FrontendMessage, error) {
 	if _, err := d.conn.Write([]byte{'S'}); err != nil {
 		return nil, err
 	}
+	d.server.sawTLS.Store(true)
 	cert, _ := certificate()
 	d.conn = tls.Server(d.conn, &tls.Config{Certificates: []tls.Certificate{cert}})
 	d.Backend = pgproto3.NewBackend(d.conn, d.conn)
@@ -172,6 +174,15 @@ var certificate = sync.OnceValues(func() (tls.Certificate, []byte) {
 	}
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 })
+
+// clientTLS trusts the scripted servers.
+func (s *scripted) clientTLS(t *testing.T) *tls.Config {
+	t.Helper()
+	_, pem := certificate()
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	return &tls.Config{RootCAs: roots, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}
+}
 
 // trusted makes a pool trust the scripted servers.
 func trusted(t *testing.T) proxy.Option {
