@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"io"
+	"net/url"
 	"sync"
 	"testing"
 	"time"
@@ -50,6 +52,14 @@ func TestSQLTx(t *testing.T) {
 	err = retry.SQLTx(t.Context(), db, nil, func(tx *sql.Tx) error { runs++; return errors.Join(add(tx), mine) })
 	if !errors.Is(err, mine) || runs != 1 || value() != before {
 		t.Errorf("application's error: counter went from %d to %d in %d runs: %v", before, value(), runs, err)
+	}
+
+	for _, foreign := range []error{io.EOF, &url.Error{Op: "Post", URL: "https://payments.example.com", Err: context.DeadlineExceeded}} {
+		runs = 0 // such an error is not the database's, and a payment is not sent twice for it
+		err = retry.SQLTx(t.Context(), db, nil, func(tx *sql.Tx) error { runs++; return errors.Join(add(tx), foreign) })
+		if !errors.Is(err, foreign) || runs != 1 || value() != before {
+			t.Errorf("%v: %d runs, counter from %d to %d: %v", foreign, runs, before, value(), err)
+		}
 	}
 
 	ctx, cancel := context.WithCancel(t.Context())

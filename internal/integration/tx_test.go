@@ -194,24 +194,56 @@ func TestTxEndsWithTheApplicationsErrorsAndPanics(t *testing.T) {
 	}
 }
 
-func TestTxDoesNotRunAFunctionAgainThatCommittedByItself(t *testing.T) {
+// A function that breaks the rules is not run twice for it.
+func TestTxDoesNotRunAFunctionAgainThatEndedItsTransaction(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, database(t, shared))
 	value := counter(t, pool)
+	fails := func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "do $$ begin raise sqlstate '40001'; end $$")
+		return err
+	}
+	for name, end := range map[string]func(pgx.Tx) error{
+		"SQL, then an error": func(tx pgx.Tx) error {
+			if _, err := tx.Exec(t.Context(), "commit"); err != nil {
+				return err
+			}
+			return fails(tx)
+		},
+		"Commit":   func(tx pgx.Tx) error { return tx.Commit(t.Context()) },
+		"Rollback": func(tx pgx.Tx) error { return tx.Rollback(t.Context()) },
+		"rows left open": func(tx pgx.Tx) error {
+			_, err := tx.Query(t.Context(), "select generate_series(1, 10)")
+			return err
+		},
+	} {
+		before, runs := value(), 0
+		err := retry.Tx(t.Context(), pool, func(tx pgx.Tx) error {
+			runs++
+			return errors.Join(increment(t.Context())(tx), end(tx))
+		})
+		if err == nil || runs != 1 || value() > before+1 {
+			t.Errorf("%s: %d runs, counter from %d to %d: %v", name, runs, before, value(), err)
+		}
+		if errors.As(err, new(*retry.AmbiguousCommitError)) {
+			t.Errorf("%s: nothing is in doubt: %v", name, err)
+		}
+	}
+}
+
+// Another transaction's COMMIT in doubt, inside this one's function, stays in doubt.
+func TestTxKeepsAnInnerCommitInDoubt(t *testing.T) {
+	t.Parallel()
+	pool := newPool(t, database(t, shared))
 	runs := 0
 	err := retry.Tx(t.Context(), pool, func(tx pgx.Tx) error {
 		runs++
-		if err := increment(t.Context())(tx); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(t.Context(), "commit"); err != nil {
-			return err
-		}
-		_, err := tx.Exec(t.Context(), "do $$ begin raise sqlstate '40001'; end $$")
-		return err
+		admin(t, shared, "select pg_terminate_backend($1)", tx.Conn().PgConn().PID())
+		_, err := tx.Exec(t.Context(), "select 1") // the outer connection is lost as well
+		return errors.Join(&retry.AmbiguousCommitError{Err: errors.New("of another database")}, err)
 	})
-	if err == nil || runs != 1 || value() != 1 {
-		t.Errorf("%d runs, counter %d: %v", runs, value(), err)
+	if runs != 1 || !errors.As(err, new(*retry.AmbiguousCommitError)) {
+		t.Errorf("%d runs: %v", runs, err)
 	}
 }
 
