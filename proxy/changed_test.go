@@ -103,14 +103,14 @@ func TestNoWayToAPlaintextToken(t *testing.T) {
 		"second host": func() error {
 			cfg, err := pgxpool.ParseConfig("postgres://app@" + proxyHost + ",127.0.0.1:" + s.port() + "/orders?sslmode=require")
 			if err != nil {
-				return nil
+				return errors.New("pgx refuses it: " + err.Error())
 			}
 			return proxy.Configure(cfg)
 		},
 		"fallback": func() error {
 			cfg, err := pgxpool.ParseConfig("postgres://app@" + proxyHost + "/orders?sslmode=require")
 			if err != nil {
-				return nil
+				return errors.New("pgx refuses it: " + err.Error())
 			}
 			cfg.ConnConfig.Fallbacks = append(cfg.ConnConfig.Fallbacks, &pgconn.FallbackConfig{Host: "replica.example.com", Port: 5432})
 			return proxy.Configure(cfg)
@@ -127,7 +127,7 @@ func TestNoWayToAPlaintextToken(t *testing.T) {
 func TestLocalIsWhereTheConnectionGoes(t *testing.T) {
 	t.Parallel()
 	dialled := ""
-	opts := []proxy.Option{proxy.WithConnectBudget(1e8), proxy.WithDialer(func(_ context.Context, _, addr string) (net.Conn, error) {
+	opts := []proxy.Option{proxy.WithConnectBudget(1e8), proxy.WithDialer(func(context.Context, string, string) (net.Conn, error) {
 		client, server := net.Pipe()
 		go func() {
 			buf := make([]byte, 8)
