@@ -316,10 +316,7 @@ func TestRefusals(t *testing.T) {
 		t.Run(tt.code+" "+tt.message[:min(30, len(tt.message))], func(t *testing.T) {
 			t.Parallel()
 			s := newScripted(t, refuse(tt.code, tt.message))
-			budget := 300 * time.Millisecond
-			if tt.code == "53300" {
-				budget = 3 * time.Second // an overloaded server is left alone for longer
-			}
+			const budget = 3 * time.Second // an overloaded server (53300) is left alone for more than one
 			dsn, opts := s.dsn(), []proxy.Option{proxy.WithConnectBudget(budget)}
 			if tt.kind != proxy.KindOther {
 				opts = append(opts, proxy.WithEndpointKind(tt.kind), trusted(t))

@@ -76,14 +76,16 @@ const (
 func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 	start := time.Now()
 	pauses := p.backOff()
+	var last error
 	for n := 1; ; n++ {
 		if ctx.Err() != nil {
-			return p.giveUp(n-1, start, nil, context.Cause(ctx))
+			return p.giveUp(n-1, start, last, context.Cause(ctx))
 		}
 		err := fn(ctx)
 		if err == nil {
 			return nil
 		}
+		last = err
 		verdict := Classify(err)
 		if ctx.Err() != nil {
 			return p.giveUp(n, start, err, context.Cause(ctx))

@@ -149,6 +149,29 @@ func TestDoKeepsTheLastErrorAndTheCauseWhenTheContextEnds(t *testing.T) {
 	})
 }
 
+// The context may end at the very moment a pause does.
+func TestDoKeepsTheLastErrorWhenTheContextEndsWithAPause(t *testing.T) {
+	t.Parallel()
+	ctx := &endsOnceAsked{Context: t.Context(), alive: 2} // for the first attempt and its pause, and no longer
+	err := retry.Do(ctx, retry.Policy{Attempts: 3, Base: time.Nanosecond, Cap: 2}, func(context.Context) error { return down() })
+	if !errors.Is(err, errDown) || !errors.Is(err, context.Canceled) {
+		t.Errorf("%v lost the last error or the cause", err)
+	}
+}
+
+// endsOnceAsked is a context that ends when it was asked a number of times.
+type endsOnceAsked struct {
+	context.Context
+	alive int
+}
+
+func (c *endsOnceAsked) Err() error {
+	if c.alive--; c.alive < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
 func TestDoDoesNotStartOnADeadContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
