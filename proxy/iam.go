@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -44,13 +43,15 @@ func newIAMSigner(cfg *aws.Config, region string) *iamSigner {
 		s.load = func(context.Context) (aws.CredentialsProvider, error) { return cached, nil }
 		return s
 	}
-	var (
-		mu     sync.Mutex
-		loaded aws.CredentialsProvider
-	)
+	var loaded aws.CredentialsProvider
+	turn := make(chan struct{}, 1) // a mutex whose wait ends with the context
 	s.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
-		mu.Lock()
-		defer mu.Unlock()
+		select {
+		case turn <- struct{}{}:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		defer func() { <-turn }()
 		if loaded != nil {
 			return loaded, nil
 		}
