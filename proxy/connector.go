@@ -92,7 +92,10 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 		start = time.Now()
 		tries = &attempts{login: who}
 	)
-	policy.Notify = func(a retry.Attempt) {
+	policy.OnAttempt = func(ctx context.Context, a retry.Attempt) {
+		if a.Last {
+			return // logged below
+		}
 		c.log.LogAttrs(ctx, slog.LevelWarn, "aurorapgx: connect attempt failed", c.attrs(to, a.Number, a.Elapsed, found.cause, a.Err)...)
 	}
 	err := retry.Do(ctx, policy, func(ctx context.Context) error {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -105,6 +106,7 @@ type handedConn struct {
 	started bool              // pgx has written its startup message
 	startup map[string]string // what that has to say: the login was made with it
 	written atomic.Uint64
+	tap     tap
 	remote  net.Addr
 }
 
@@ -115,16 +117,61 @@ func handOver(conn net.Conn, l *loginReader) *handedConn {
 	}
 }
 
-func (c *handedConn) Read(p []byte) (int, error) {
+func (c *handedConn) Read(p []byte) (n int, err error) {
 	if len(c.pending) > 0 {
-		n := copy(p, c.pending)
+		n = copy(p, c.pending)
 		c.pending = c.pending[n:]
 		if len(c.pending) == 0 {
 			c.pending = nil
 		}
-		return n, nil
+	} else {
+		n, err = c.r.Read(p)
 	}
-	return c.r.Read(p)
+	if c.tap.on.Load() {
+		c.tap.keep(p[:n])
+	}
+	return n, err
+}
+
+// tap keeps a copy of what is read while it is on. It is locked because pgconn may
+// read from a goroutine of its own.
+type tap struct {
+	on   atomic.Bool
+	mu   sync.Mutex
+	kept []byte
+	over bool // it was more than tapLimit
+}
+
+// tapLimit bounds what is kept: the answer to a BEGIN, with room for notifications.
+const tapLimit = 16 << 10
+
+func (t *tap) keep(p []byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over = t.over || len(t.kept)+len(p) > tapLimit; !t.over {
+		t.kept = append(t.kept, p...)
+	}
+}
+
+// Tap begins to keep a copy of what is read. It is for whoever has the connection to
+// itself: package retry reads the answer to a statement that pgx discards.
+func (c *handedConn) Tap() {
+	c.tap.mu.Lock()
+	defer c.tap.mu.Unlock()
+	c.tap.kept, c.tap.over = c.tap.kept[:0], false
+	c.tap.on.Store(true)
+}
+
+// Untap ends what [handedConn.Tap] began and returns what was read in between, which
+// is valid until the next Tap, or nil if that was too much to keep.
+func (c *handedConn) Untap() []byte {
+	c.tap.mu.Lock()
+	defer c.tap.mu.Unlock()
+	c.tap.on.Store(false)
+	if c.tap.over {
+		return nil
+	}
+	return c.tap.kept
 }
 
 // Terminate, as pgx writes it.

@@ -62,8 +62,8 @@ func classify(err error) (Verdict, string) {
 	if err == nil {
 		return Permanent, "there was no error"
 	}
-	if v, ok := markOf(err); ok {
-		return v, "the code that failed says so"
+	if m, ok := errors.AsType[*marked](err); ok {
+		return m.verdict, m.reason
 	}
 	pgErr, fromServer := errors.AsType[*pgconn.PgError](err)
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {

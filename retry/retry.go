@@ -48,18 +48,23 @@ type Policy struct {
 	Base time.Duration
 	// Cap bounds a single pause. Zero means 2 s.
 	Cap time.Duration
-	// Notify, if set, is told about each failed attempt that will be followed by
-	// another, before the pause. It runs on the caller's goroutine.
-	Notify func(Attempt)
+	// OnAttempt, if set, is told about each attempt when it has ended, also about one
+	// that succeeded and about the last. It runs on the caller's goroutine, before the
+	// pause, with the context that Do was given. It costs nothing when it is not set.
+	OnAttempt func(ctx context.Context, a Attempt)
 }
 
-// Attempt describes one failed attempt.
+// Attempt is one attempt that has ended, as [Policy].OnAttempt sees it.
 type Attempt struct {
-	Number  int           // 1 for the first
-	Elapsed time.Duration // since Do was called
-	Err     error         // what the attempt returned
-	Verdict Verdict       // what Err proves
-	Pause   time.Duration // how long Do is about to wait
+	Number     int           // 1 for the first
+	Took       time.Duration // from the start of the attempt, settling included
+	Elapsed    time.Duration // from the start of Do
+	Err        error         // what the attempt returned; nil if it succeeded
+	Verdict    Verdict       // what Err proves; meaningless without one
+	Reason     string        // Verdict in words, "" without an error
+	Settlement Settlement    // what became of a COMMIT whose answer was lost
+	Pause      time.Duration // how long Do is about to wait for the next attempt
+	Last       bool          // there is no next one; if false, the context may still end in the pause
 }
 
 const (
@@ -75,36 +80,65 @@ const (
 // both. fn is called at least once, unless ctx has already ended.
 func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 	start := time.Now()
-	pauses := p.backOff()
+	var pauses *backoff.ExponentialBackOff
 	var last error
 	for n := 1; ; n++ {
 		if ctx.Err() != nil {
-			return p.giveUp(n-1, start, last, context.Cause(ctx))
+			return giveUp(n-1, start, last, context.Cause(ctx))
+		}
+		began := start
+		if p.OnAttempt != nil {
+			began = time.Now()
 		}
 		err := fn(ctx)
-		if err == nil {
+		if err == nil || err == errCommitted { //nolint:errorlint // the sentinel itself: see settle
+			p.report(ctx, start, began, Attempt{Number: n, Err: err, Last: true})
 			return nil
 		}
 		last = err
-		verdict := Classify(err)
-		if ctx.Err() != nil {
-			return p.giveUp(n, start, err, context.Cause(ctx))
+		if pauses == nil {
+			pauses = p.backOff()
 		}
-		if !mayRunAgain(ctx, verdict) || p.lastAttempt(n) {
-			return p.giveUp(n, start, err, nil)
-		}
-		pause := min(pauses.NextBackOff(), p.cap())
-		elapsed := time.Since(start)
-		if p.Budget > 0 && elapsed+pause > p.Budget {
-			return p.giveUp(n, start, err, nil)
-		}
-		if p.Notify != nil {
-			p.Notify(Attempt{Number: n, Elapsed: elapsed, Err: err, Verdict: verdict, Pause: pause})
-		}
-		if !sleep(ctx, pause) {
-			return p.giveUp(n, start, err, context.Cause(ctx))
+		again, pause := p.next(ctx, n, start, err, pauses)
+		p.report(ctx, start, began, Attempt{Number: n, Err: err, Pause: pause, Last: !again})
+		switch {
+		case ctx.Err() != nil, again && !sleep(ctx, pause):
+			return giveUp(n, start, err, context.Cause(ctx))
+		case !again:
+			return giveUp(n, start, err, nil)
 		}
 	}
+}
+
+// next decides what follows attempt n, which failed with err.
+func (p Policy) next(ctx context.Context, n int, start time.Time, err error, pauses *backoff.ExponentialBackOff) (again bool, pause time.Duration) {
+	if ctx.Err() != nil || !mayRunAgain(ctx, Classify(err)) || p.lastAttempt(n) {
+		return false, 0
+	}
+	pause = min(pauses.NextBackOff(), p.cap())
+	if p.Budget > 0 && time.Since(start)+pause > p.Budget {
+		return false, 0
+	}
+	return true, pause
+}
+
+// report tells OnAttempt about an attempt, of which Do has filled in what it knows.
+func (p Policy) report(ctx context.Context, start, began time.Time, a Attempt) {
+	if p.OnAttempt == nil {
+		return
+	}
+	now := time.Now()
+	a.Took, a.Elapsed = now.Sub(began), now.Sub(start)
+	if m, ok := errors.AsType[*marked](a.Err); ok {
+		a.Settlement = m.settlement
+	}
+	if a.Settlement == SettledCommitted {
+		a.Err = nil
+	}
+	if a.Err != nil {
+		a.Verdict, a.Reason = classify(a.Err)
+	}
+	p.OnAttempt(ctx, a)
 }
 
 // lastAttempt reports whether attempt n exhausts the policy by count.
@@ -162,7 +196,7 @@ type Error struct {
 	Context  error         // the context's cause if that ended the trying, else nil
 }
 
-func (p Policy) giveUp(attempts int, start time.Time, last, ctxErr error) *Error {
+func giveUp(attempts int, start time.Time, last, ctxErr error) *Error {
 	return &Error{Attempts: attempts, Elapsed: time.Since(start), Last: last, Context: ctxErr}
 }
 

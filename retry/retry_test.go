@@ -110,7 +110,7 @@ func TestDoKeepsBudgetCapAndJitter(t *testing.T) {
 		start := time.Now()
 		policy := retry.Policy{
 			Budget: 30 * time.Second, Base: 50 * time.Millisecond, Cap: 400 * time.Millisecond,
-			Notify: func(a retry.Attempt) { pauses = append(pauses, a.Pause) },
+			OnAttempt: func(_ context.Context, a retry.Attempt) { pauses = append(pauses, a.Pause) },
 		}
 		err := retry.Do(t.Context(), policy, func(context.Context) error { return down() })
 		if spent := time.Since(start); spent > 30*time.Second || spent < 29*time.Second {
@@ -126,7 +126,7 @@ func TestDoKeepsBudgetCapAndJitter(t *testing.T) {
 		if len(distinct) < len(pauses)/2 {
 			t.Errorf("only %d distinct pauses of %d: no jitter", len(distinct), len(pauses))
 		}
-		if !strings.Contains(err.Error(), fmt.Sprintf("%d attempts in ", len(pauses)+1)) {
+		if !strings.Contains(err.Error(), fmt.Sprintf("%d attempts in ", len(pauses))) {
 			t.Errorf("%q does not tell the attempts", err)
 		}
 	})

@@ -18,7 +18,8 @@ type SQLBeginner interface {
 // SQLTx is [Tx] for database/sql: it runs fn in a transaction and commits it, and runs
 // it again if an attempt failed and is proved to have left nothing behind. The rules
 // are those of Tx; of the options, [WithTxOptions] is pgx's, and the isolation level and
-// access mode of a *sql.Tx come with opts.
+// access mode of a *sql.Tx come with opts. [SettleCommits] and [SettleIn] cost a round
+// trip before COMMIT.
 //
 // Use it with a DB that proxy.OpenDB has opened. With others it works, and with pgx's own
 // bridge single statements may still run twice beneath it, within a transaction that is
@@ -31,16 +32,16 @@ func SQLTx(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(tx 
 	if cfg.options != (pgx.TxOptions{}) {
 		return errors.New("retry: SQLTx takes *sql.TxOptions: leave WithTxOptions out")
 	}
-	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return sqlAttempt(ctx, db, opts, fn) }))
+	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return sqlAttempt(ctx, db, opts, &cfg.settle, fn) }))
 }
 
-func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(*sql.Tx) error) error {
+func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, settle *settling, fn func(*sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, opts)
 	if err != nil {
 		if Classify(err) == Permanent || !fromDatabase(err) {
 			return Mark(err, Permanent)
 		}
-		return Mark(err, NotExecuted) // BEGIN changes nothing, whatever became of it
+		return mark(err, NotExecuted, "BEGIN changes nothing, whatever became of it")
 	}
 	done := false
 	defer func() {
@@ -49,20 +50,70 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn fun
 		}
 	}()
 	if err := fn(tx); err != nil {
-		return Mark(err, verdictBeforeCommit(err, fromDatabase(err)))
+		return beforeCommit(err, fromDatabase(err))
 	}
 	if ctx.Err() != nil { // database/sql rolls back by itself
-		return Mark(context.Cause(ctx), RolledBack)
+		return mark(context.Cause(ctx), RolledBack, "COMMIT was not sent")
 	}
-	if err := tx.Commit(); err != nil {
-		if errors.Is(err, sql.ErrTxDone) {
-			return Mark(err, Permanent) // fn ended the transaction, or its context did
+	c := claim{nothing: opts != nil && opts.ReadOnly}
+	if settle.by != nil && !c.nothing {
+		if c, err = settle.by.inSQL(ctx, sqlQuery(tx)); err != nil {
+			return settle.by.explain(beforeSQLCommit(err))
 		}
-		verdict, marked := markOf(err)
-		return commitFailed(err, marked && verdict.Retryable())
 	}
-	done = true
-	return nil
+	done = true // Commit ends the transaction, whatever it returns
+	if err = tx.Commit(); err != nil {
+		err = sqlCommitFailed(err)
+	}
+	if settle.by == nil {
+		return err
+	}
+	return settle.settled(ctx, err, c, sqlThrough(db))
+}
+
+func sqlCommitFailed(err error) error {
+	if errors.Is(err, sql.ErrTxDone) {
+		return Mark(err, Permanent) // fn ended the transaction, or its context did
+	}
+	verdict, marked := markOf(err)
+	return commitFailed(err, marked && verdict.Retryable())
+}
+
+// beforeSQLCommit is about an error of the statement that settling sends before COMMIT.
+func beforeSQLCommit(err error) error {
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "25P02" { // the transaction had failed before
+		return Mark(pgx.ErrTxCommitRollback, Permanent)
+	}
+	return beforeCommit(err, fromDatabase(err))
+}
+
+// sqlQuery runs statements in tx. Those that have no row to scan return none.
+func sqlQuery(tx *sql.Tx) querier {
+	return func(ctx context.Context, text string, args []any, dst ...any) error {
+		if len(dst) == 0 {
+			_, err := tx.ExecContext(ctx, text, args...)
+			return err
+		}
+		return tx.QueryRowContext(ctx, text, args...).Scan(dst...)
+	}
+}
+
+// sqlThrough runs statements in transactions of their own.
+func sqlThrough(db SQLBeginner) querier {
+	return func(ctx context.Context, text string, args []any, dst ...any) error {
+		tx, err := db.BeginTx(ctx, nil)
+		if err != nil {
+			if _, single := db.(*sql.Conn); single && fromDatabase(err) {
+				return errSingle
+			}
+			return err
+		}
+		if err := sqlQuery(tx)(ctx, text, args, dst...); err != nil {
+			_ = tx.Rollback()
+			return err
+		}
+		return tx.Commit()
+	}
 }
 
 // fromDatabase reports whether err is the connection's or the server's, and not the

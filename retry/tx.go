@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -24,6 +23,7 @@ type TxOption func(*txConfig)
 type txConfig struct {
 	options pgx.TxOptions
 	policy  Policy
+	settle  settling
 }
 
 // WithTxOptions sets isolation level, access mode and whatever else pgx lets a
@@ -31,7 +31,7 @@ type txConfig struct {
 func WithTxOptions(o pgx.TxOptions) TxOption { return func(c *txConfig) { c.options = o } }
 
 // WithPolicy sets attempts, budget and pauses, and the function that is told about
-// failed attempts. Default: [Serialization].
+// attempts. Default: [Serialization].
 func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 
 // Tx runs fn in a transaction and commits it, and runs it again, in a new transaction,
@@ -50,7 +50,8 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 //
 // An error of fn's that is none of the database's ends Tx: it is returned as it is,
 // after a rollback. A COMMIT whose answer was lost may have taken effect; Tx returns an
-// [*AmbiguousCommitError] and does not run fn again. If several attempts were made, or
+// [*AmbiguousCommitError] and does not run fn again, unless [SettleCommits] or [SettleIn]
+// finds out that it took effect, or that it did not. If several attempts were made, or
 // ctx ended the trying, the error is an [*Error] that wraps the last attempt's. A panic in fn
 // rolls back and goes on.
 //
@@ -64,7 +65,7 @@ func Tx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error, opts ...TxOp
 	if outer, ok := db.(pgx.Tx); ok {
 		return savepoint(ctx, outer, cfg, fn)
 	}
-	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, cfg.options, fn) }))
+	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, &cfg, fn) }))
 }
 
 // bare takes the error of a single attempt out of Do's, so that what the application
@@ -99,10 +100,21 @@ func TxValue[T any](ctx context.Context, db Beginner, fn func(tx pgx.Tx) (T, err
 // either: the server can still be at it.
 type AmbiguousCommitError struct {
 	Err error // what came instead of an answer
+	// XID is the transaction's id, as of pg_current_xact_id, if [SettleCommits] has learned it; otherwise 0.
+	XID uint64
+	// Unsettled says why [SettleCommits] or [SettleIn] did not find out more; nil without them.
+	Unsettled error
 }
 
 func (e *AmbiguousCommitError) Error() string {
-	return fmt.Sprintf("commit in doubt, it may have taken effect: %v", e.Err)
+	text := "commit in doubt, it may have taken effect: " + e.Err.Error()
+	if e.XID != 0 {
+		text = fmt.Sprintf("commit of transaction %d in doubt, it may have taken effect: %v", e.XID, e.Err)
+	}
+	if e.Unsettled != nil {
+		text += "; not settled: " + e.Unsettled.Error()
+	}
+	return text
 }
 
 func (e *AmbiguousCommitError) Unwrap() error { return e.Err }
@@ -113,35 +125,63 @@ const rollbackTimeout = 5 * time.Second
 
 // attempt is one transaction from BEGIN to COMMIT. Its error is marked with what it
 // proves.
-func attempt(ctx context.Context, db Beginner, options pgx.TxOptions, fn func(pgx.Tx) error) error {
-	tx, err := begin(ctx, db, options)
+func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn func(pgx.Tx) error) error {
+	tx, claim, err := cfg.begin(ctx, db)
 	if err != nil {
-		if conn, single := db.(*pgx.Conn); Classify(err) == Permanent || single && conn.IsClosed() {
+		if conn := singleConn(db); Classify(err) == Permanent || conn != nil && conn.IsClosed() {
 			return Mark(err, Permanent) // a single connection does not come back
 		}
-		return Mark(err, NotExecuted) // BEGIN changes nothing, whatever became of it
+		return mark(err, NotExecuted, "BEGIN changes nothing, whatever became of it")
 	}
 	conn := tx.Conn()
 	if state, err := guarded(ctx, tx, fn); err != nil {
 		if state == ended {
-			return Mark(err, Permanent) // fn has committed, or rolled back, by itself
+			return mark(err, Permanent, "the function has ended its transaction by itself")
 		}
-		return Mark(err, verdictBeforeCommit(err, state == lost))
+		return beforeCommit(err, state == lost)
 	}
-	if conn.IsClosed() || ctx.Err() != nil { // then COMMIT cannot be sent, and is not
+	if err := committable(ctx, conn.PgConn()); err != nil {
 		rollback(ctx, tx)
-		return Mark(cmp.Or(context.Cause(ctx), errLost), RolledBack)
+		return err
 	}
-	if conn.PgConn().IsBusy() { // with rows that fn has not closed: COMMIT would not be sent
-		rollback(ctx, tx)
-		return Mark(errOpenRows, Permanent)
+	if cfg.settle.by != nil {
+		if claim, err = cfg.settle.by.beforeCommit(ctx, claim, query(tx)); err != nil {
+			gone := conn.IsClosed()
+			rollback(ctx, tx)
+			return beforeCommit(err, gone)
+		}
 	}
 	sent := writeCounter(conn)
 	before := sent()
-	if err := tx.Commit(ctx); err != nil {
-		return commitFailed(err, before != unknownCount && sent() == before)
+	if err = tx.Commit(ctx); err != nil {
+		err = commitFailed(err, before != unknownCount && sent() == before)
 	}
-	return nil
+	if cfg.settle.by == nil {
+		return err
+	}
+	return cfg.settle.settled(ctx, err, claim, through(db))
+}
+
+func (c *txConfig) begin(ctx context.Context, db Beginner) (pgx.Tx, claim, error) {
+	if c.settle.by != nil {
+		return c.settle.by.begin(ctx, db, c.options)
+	}
+	tx, err := begin(ctx, db, c.options)
+	return tx, claim{}, err
+}
+
+// committable says why COMMIT cannot be sent, or would not commit.
+func committable(ctx context.Context, conn *pgconn.PgConn) error {
+	switch {
+	case conn.IsClosed() || ctx.Err() != nil:
+		return mark(cmp.Or(context.Cause(ctx), errLost), RolledBack, "COMMIT was not sent")
+	case conn.IsBusy(): // with rows that fn has not closed
+		return Mark(errOpenRows, Permanent)
+	case conn.TxStatus() == 'E':
+		return Mark(pgx.ErrTxCommitRollback, Permanent)
+	default:
+		return nil
+	}
 }
 
 var (
@@ -200,19 +240,21 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// verdictBeforeCommit is about an error of fn's. COMMIT was not sent, so that whatever
+// beforeCommit is about an error of fn's. COMMIT was not sent, so that whatever
 // the session's end leaves open elsewhere is settled here.
-func verdictBeforeCommit(err error, lost bool) Verdict {
+func beforeCommit(err error, lost bool) error {
 	if _, inner := errors.AsType[*AmbiguousCommitError](err); inner {
-		return Permanent // of another transaction, which fn must not make again
+		return mark(err, Permanent, "the COMMIT of another transaction is in doubt, which must not be made again")
 	}
-	switch v := Classify(err); {
+	switch v, reason := classify(err); {
 	case v.Retryable():
-		return RolledBack
+		return mark(err, RolledBack, reason)
 	case v == Ambiguous && lost:
-		return RolledBack
+		return mark(err, RolledBack, "the session ended before COMMIT was sent")
+	case v == Ambiguous:
+		return mark(err, Permanent, "it is none of the database's errors")
 	default:
-		return Permanent // the application's own error, or one that would come again
+		return mark(err, Permanent, reason)
 	}
 }
 
@@ -223,13 +265,13 @@ func commitFailed(err error, notSent bool) error {
 	case errors.Is(err, pgx.ErrTxClosed): // fn has committed, or rolled back, by itself
 		return Mark(err, Permanent)
 	case notSent:
-		return Mark(err, RolledBack)
+		return mark(err, RolledBack, "COMMIT was not sent")
 	case errors.Is(err, pgx.ErrTxCommitRollback):
 		return Mark(err, Permanent)
 	case answered && isError(pgErr) && (Classify(pgErr) == RolledBack || Classify(pgErr) == Permanent):
 		return Mark(err, Classify(pgErr)) // an ERROR in answer to COMMIT is a rollback
 	default:
-		return Mark(&AmbiguousCommitError{Err: err}, Ambiguous)
+		return mark(&AmbiguousCommitError{Err: err}, Ambiguous, "COMMIT was not answered")
 	}
 }
 
@@ -239,15 +281,8 @@ const unknownCount = ^uint64(0)
 // writeCounter returns the count of bytes written to conn's network connection, if
 // that is one of package proxy's, which count before they write.
 func writeCounter(conn *pgx.Conn) func() uint64 {
-	for nc := conn.PgConn().Conn(); nc != nil; {
-		if counter, ok := nc.(interface{ Written() uint64 }); ok {
-			return counter.Written
-		}
-		inner, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		nc = inner.NetConn()
+	if counter := layer[interface{ Written() uint64 }](conn); counter != nil {
+		return counter.Written
 	}
 	return func() uint64 { return unknownCount }
 }

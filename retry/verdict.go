@@ -44,8 +44,10 @@ func (v Verdict) String() string {
 
 // marked carries a verdict next to the error it is about.
 type marked struct {
-	verdict Verdict
-	err     error
+	verdict    Verdict
+	reason     string
+	settlement Settlement
+	err        error
 }
 
 func (m *marked) Error() string { return m.err.Error() }
@@ -58,7 +60,11 @@ func Mark(err error, v Verdict) error {
 	if err == nil {
 		return nil
 	}
-	return &marked{verdict: v, err: err}
+	return mark(err, v, "the code that failed says so")
+}
+
+func mark(err error, v Verdict, reason string) error {
+	return &marked{verdict: v, reason: reason, err: err}
 }
 
 // markOf returns the verdict that [Mark] attached to err or to an error it wraps.

@@ -50,7 +50,7 @@ func TestTxRunsSerializationFailuresAgain(t *testing.T) {
 	value := counter(t, pool)
 	var wg sync.WaitGroup
 	var conflicts, done atomic.Int64
-	policy := retry.Policy{Attempts: 500, Base: time.Millisecond, Cap: 50 * time.Millisecond, Notify: func(a retry.Attempt) {
+	policy := retry.Policy{Attempts: 500, Base: time.Millisecond, Cap: 50 * time.Millisecond, OnAttempt: func(_ context.Context, a retry.Attempt) {
 		if a.Verdict == retry.RolledBack {
 			conflicts.Add(1)
 		}
