@@ -56,6 +56,7 @@ const (
 	halfway         // the server gets all but the last byte
 	unheard         // the server answers, and the client gets nothing of that
 	afterward       // the client has the whole answer
+	received        // the server gets it, and nobody waits for the answer
 )
 
 // ambush cuts one connection, once.
@@ -82,9 +83,10 @@ func (c *cell) target() func(group) bool {
 // a Parse from an Execute, and the matrix is about that difference.
 type frameRelay struct {
 	listener net.Listener
-	backend  string
+	backend  atomic.Pointer[string]
 	armed    atomic.Pointer[ambush]
-	severed  atomic.Bool // no CancelRequest gets through either
+	chance   atomic.Pointer[func(group) place] // called for each group, if set; from several goroutines
+	severed  atomic.Bool                       // no CancelRequest gets through either
 	wg       sync.WaitGroup
 
 	mu    sync.Mutex
@@ -101,7 +103,9 @@ func newFrameRelay(tb testing.TB, dsn string) (r *frameRelay, through string) {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r = &frameRelay{listener: l, backend: u.Host, conns: map[net.Conn]bool{}}
+	r = &frameRelay{listener: l, conns: map[net.Conn]bool{}}
+	backend := u.Host
+	r.backend.Store(&backend)
 	r.wg.Go(func() {
 		for {
 			client, err := l.Accept()
@@ -144,7 +148,7 @@ func (r *frameRelay) keep(conn net.Conn) (forget func()) {
 
 func (r *frameRelay) serve(client net.Conn) {
 	defer r.keep(client)()
-	server, err := net.Dial("tcp", r.backend)
+	server, err := net.Dial("tcp", *r.backend.Load())
 	if err != nil {
 		return
 	}
@@ -160,21 +164,34 @@ func (r *frameRelay) serve(client net.Conn) {
 		return
 	}
 	for ; err == nil && place(sprung.Load()) == nowhere; g, err = readGroup(in, false) {
-		if a := r.armed.Load(); a != nil && a.at(g) && r.armed.CompareAndSwap(a, nil) {
-			switch a.place {
-			case before:
-				return
-			case halfway:
-				_, _ = server.Write(g.bytes[:len(g.bytes)-1])
-				return
-			default:
-				sprung.Store(int32(a.place))
-			}
+		switch at := r.cutAt(g); at {
+		case nowhere:
+		case before:
+			return
+		case halfway:
+			_, _ = server.Write(g.bytes[:len(g.bytes)-1])
+			return
+		case received:
+			_, _ = server.Write(g.bytes)
+			return
+		default:
+			sprung.Store(int32(at))
 		}
 		if _, err := server.Write(g.bytes); err != nil {
 			return
 		}
 	}
+}
+
+// cutAt says whether, and where, the connection is cut.
+func (r *frameRelay) cutAt(g group) place {
+	if a := r.armed.Load(); a != nil && a.at(g) && r.armed.CompareAndSwap(a, nil) {
+		return a.place
+	}
+	if chance := r.chance.Load(); chance != nil {
+		return (*chance)(g)
+	}
+	return nowhere
 }
 
 // cancelRequest is the code in place of a protocol version.

@@ -104,4 +104,3 @@ func (b onlyBeginTx) Begin(ctx context.Context) (pgx.Tx, error) { return b.pool.
 func (b onlyBeginTx) BeginTx(ctx context.Context, o pgx.TxOptions) (pgx.Tx, error) {
 	return b.pool.BeginTx(ctx, o)
 }
-
