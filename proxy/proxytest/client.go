@@ -37,12 +37,14 @@ type clientSession struct {
 	info   startupInfo
 
 	// What follows is the session goroutine's.
-	in        window
-	out       []byte  // bytes for the database connection, not written yet
-	sendingTo *dbConn // the one they are for
-	streaming bool    // a message is half sent
-	heldBack  bool    // unsent is set
-	skipLocal bool    // a request failed before it had a connection: skip to Sync
+	in         window
+	out        []byte  // bytes for the database connection, not written yet
+	sendingTo  *dbConn // the one they are for
+	streaming  bool    // a message is half sent
+	heldBack   bool    // unsent is set
+	skipLocal  bool    // a request failed before it had a connection: skip to Sync
+	rules      pinRules
+	rulesKnown bool // rules are those of the database, too
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
 	lastActive atomic.Int64

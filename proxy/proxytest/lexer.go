@@ -11,7 +11,7 @@ type tokenKind uint8
 const (
 	tokenEnd    tokenKind = iota
 	tokenWord             // unquoted identifier or key word
-	tokenQuoted           // "identifier" or U&"identifier"
+	tokenQuoted           // "identifier", or U&"identifier" with its UESCAPE 'c'
 	tokenString           // 'text', E'text', B'…', X'…', N'…', U&'text', $tag$text$tag$
 	tokenNumber           // 1, 1.5e-3, 0x1F
 	tokenParam            // $1
@@ -24,11 +24,13 @@ type token struct {
 	start, end int
 }
 
-// lexer hands out the tokens of a text one by one. Standard-conforming strings are taken for
-// granted: a backslash escapes in E” only.
+// lexer hands out the tokens of a text one by one.
 type lexer struct {
 	text string
 	pos  int
+	// escapes is for a session whose standard_conforming_strings is off: a backslash then escapes in
+	// plain strings too, and not only in E''.
+	escapes bool
 }
 
 // next is the next token, white space and comments left out. At the end of the text it is a
@@ -42,7 +44,7 @@ func (l *lexer) next() token {
 	kind := tokenSymbol
 	switch c := l.text[start]; {
 	case c == '\'':
-		l.quoted('\'', false)
+		l.stringParts(l.escapes)
 		kind = tokenString
 	case c == '"':
 		l.quoted('"', false)
@@ -112,6 +114,32 @@ func (l *lexer) blockComment() {
 	l.pos = len(l.text)
 }
 
+// stringParts skips a string. Strings with nothing but white space and line comments between them,
+// and a new line in that, are one string, and what escapes in the first escapes in all of them.
+func (l *lexer) stringParts(backslash bool) {
+	for {
+		l.quoted('\'', backslash)
+		next := lexer{text: l.text, pos: l.pos}
+		newline := false
+		for next.pos < len(next.text) {
+			c := next.at(0)
+			if c == '-' && next.at(1) == '-' {
+				next.lineComment()
+				continue
+			}
+			if !isSpace(c) {
+				break
+			}
+			newline = newline || c == '\n' || c == '\r'
+			next.pos++
+		}
+		if !newline || next.at(0) != '\'' {
+			return
+		}
+		l.pos = next.pos
+	}
+}
+
 // quoted skips from an opening quote past the closing one; a doubled quote stands for one.
 func (l *lexer) quoted(quote byte, backslash bool) {
 	l.pos++
@@ -166,21 +194,26 @@ func (l *lexer) word() tokenKind {
 		switch l.text[l.pos] | 0x20 {
 		case 'e':
 			l.pos++
-			l.quoted('\'', true)
+			l.stringParts(true)
 			return tokenString
-		case 'b', 'x', 'n':
+		case 'n':
 			l.pos++
-			l.quoted('\'', false)
+			l.stringParts(l.escapes)
+			return tokenString
+		case 'b', 'x':
+			l.pos++
+			l.stringParts(false)
 			return tokenString
 		}
 	}
 	if l.text[l.pos]|0x20 == 'u' && l.at(1) == '&' && (l.at(2) == '\'' || l.at(2) == '"') {
-		quote := l.at(2)
 		l.pos += 2
-		l.quoted(quote, false)
-		if quote == '"' {
+		if l.at(0) == '"' {
+			l.quoted('"', false)
+			l.uescape()
 			return tokenQuoted
 		}
+		l.stringParts(false)
 		return tokenString
 	}
 	for c := l.at(0); isWordStart(c) || isDigit(c) || c == '$'; c = l.at(0) {
@@ -189,17 +222,48 @@ func (l *lexer) word() tokenKind {
 	return tokenWord
 }
 
-// number reads generously: what follows a digit without a break belongs to the number.
+// uescape takes UESCAPE 'c' in, which belongs to the U&"…" in front of it.
+func (l *lexer) uescape() {
+	ahead := lexer{text: l.text, pos: l.pos}
+	if t := ahead.next(); t.kind != tokenWord || toLower(l.text[t.start:t.end]) != "uescape" {
+		return
+	}
+	if ahead.next().kind == tokenString {
+		l.pos = ahead.pos
+	}
+}
+
+// number reads a number as PostgreSQL 16 does, with 0x, 0o, 0b and underscores. What follows
+// without a break is a word of its own: older servers take "1from" for 1 FROM, newer ones refuse it.
 func (l *lexer) number() {
-	for c := l.at(0); isDigit(c) || isWordStart(c) || c == '.'; c = l.at(0) {
-		exponent := c|0x20 == 'e' && (l.at(1) == '-' || l.at(1) == '+') && isDigit(l.at(2))
-		if c == '.' && l.at(1) == '.' { // 1..10 in PL/pgSQL
-			return
-		}
-		l.pos++
-		if exponent {
+	if l.at(0) == '0' && strings.IndexByte("xob", l.at(1)|0x20) >= 0 && isHex(l.at(2)) {
+		l.pos += 2
+		for isHex(l.at(0)) || l.at(0) == '_' {
 			l.pos++
 		}
+		return
+	}
+	l.digits()
+	if l.at(0) == '.' && l.at(1) != '.' { // 1..10 in PL/pgSQL
+		l.pos++
+		l.digits()
+	}
+	if l.at(0)|0x20 != 'e' {
+		return
+	}
+	n := 1
+	if l.at(n) == '+' || l.at(n) == '-' {
+		n++
+	}
+	if isDigit(l.at(n)) {
+		l.pos += n
+		l.digits()
+	}
+}
+
+func (l *lexer) digits() {
+	for isDigit(l.at(0)) || l.at(0) == '_' && isDigit(l.at(1)) {
+		l.pos++
 	}
 }
 
@@ -207,6 +271,7 @@ func isSpace(c byte) bool {
 	return c == ' ' || c == '\t' || c == '\n' || c == '\r' || c == '\f' || c == '\v'
 }
 func isDigit(c byte) bool { return c >= '0' && c <= '9' }
+func isHex(c byte) bool   { return isDigit(c) || c|0x20 >= 'a' && c|0x20 <= 'f' }
 
 func isWordStart(c byte) bool {
 	return c == '_' || c >= 0x80 || (c|0x20 >= 'a' && c|0x20 <= 'z')

@@ -1,13 +1,12 @@
 package proxytest
 
-// Which statements pin a session to its database connection
-// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-pinning.html). RDS Proxy
-// decides by the statement's text, so a change of session state inside a function goes unnoticed,
-// here as there.
+// Pins: when a session is tied to its database connection, who did it, and the record of that. RDS
+// Proxy decides by the statement (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-pinning.html),
+// so a change of session state inside a function goes unnoticed, here as there.
 
 import (
-	"strconv"
-	"strings"
+	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,237 +18,162 @@ type Pin struct {
 	RemoteAddr         string    // where the client is
 	User               string    // the database user
 	Database           string    // the database
+	Rule               string    // the name of the rule, see Rules
 	Reason             string    // why, in the words of RDS Proxy's log as far as those are known
-	Digest             string    // the statement, lower-cased, its literals replaced by $1, $2, …
+	Digest             string    // the statement, lower-cased, its constants replaced by $1, $2, …
+	Caller             Caller    // where the statement came from, as far as that is known
 	Prepared           bool      // the statement came with the extended protocol, and pinned at Execute
 	Time               time.Time // when
 }
 
-// The reasons. The first two are RDS Proxy's own words; how it words the others has not been
-// published, and may change.
-const (
-	reasonSettings = "SQL changed session settings that the proxy doesn't track. " +
-		"Consider moving session configuration to the proxy's initialization query."
-	reasonTooLong   = "The connection ran a SQL query which exceeded the 16384 byte limit."
-	reasonPrepare   = "SQL managed prepared statements."
-	reasonTemporary = "SQL created a temporary object."
-	reasonCursor    = "SQL declared a cursor."
-	reasonListen    = "SQL listened on a notification channel."
-	reasonLoad      = "SQL loaded a library."
-	reasonSequence  = "SQL manipulated a sequence."
-	reasonLock      = "SQL took a session-level advisory lock."
-	reasonDiscard   = "SQL discarded session state."
-)
-
-// maxStatementText is the length in bytes from which on a statement pins whatever it says: the page
-// above says 16 KB, the log 16384 bytes.
-const maxStatementText = 16384
-
-// pinRules is what can be switched about the decision.
-type pinRules struct {
-	setLocalPins bool
+// verdict is what a text means for the session that runs it. Only a rule that pins is in it, and the
+// rest is for that.
+type verdict struct {
+	rule   ruleID
+	digest string
+	text   string   // the statement, or as much of it as is needed to recognise it
+	tags   []string // what its comments say about the caller
 }
 
-// reason says why the text would pin a session, or "" if it would not. The text may hold several
-// statements.
-func (r pinRules) reason(sql string) string {
-	if len(sql) > maxStatementText {
-		return reasonTooLong
+// judge decides on a text. It runs on the session's goroutine.
+func (s *clientSession) judge(text []byte) verdict {
+	sql := string(text)
+	rule := s.textRules().judge(sql)
+	if rule == noRule {
+		return verdict{}
 	}
-	s := statementScanner{lexer: lexer{text: sql}, rules: r}
-	for {
-		reason, more := s.statement()
-		if reason != "" || !more {
-			return reason
-		}
+	return s.judgedAs(rule, sql)
+}
+
+func (s *clientSession) judgedAs(rule ruleID, sql string) verdict {
+	sql = sql[:min(len(sql), maxStatementText+1)]
+	return verdict{rule: rule, digest: s.textRules().digest(sql), text: sql, tags: commentTags(sql)}
+}
+
+// textRules are the rules for what the client sends. Whether a backslash escapes is asked once: a
+// session that changes it is pinned.
+func (s *clientSession) textRules() pinRules {
+	if !s.rulesKnown {
+		statuses := s.p.pool.knownStatuses(s.info.key)
+		s.rules = pinRules{setLocalPins: s.p.cfg.setLocalPins, escapes: statuses["standard_conforming_strings"] == "off"}
+		s.rulesKnown = statuses != nil
+	}
+	return s.rules
+}
+
+// knownStatuses is what the database reported to sessions like the one with this key, or nil.
+func (cp *connPool) knownStatuses(key string) map[string]string {
+	cp.mu.Lock()
+	defer cp.mu.Unlock()
+	return cp.statuses[key]
+}
+
+// announce logs at Parse that a statement will pin when it runs.
+func (s *clientSession) announce(v verdict) {
+	if v.rule != noRule {
+		s.logf(slog.LevelInfo, "If this prepared statement runs, the client session will be pinned to the database "+
+			"connection. Reason: %s Digest: %q.", rules[v.rule].Reason, v.digest)
 	}
 }
 
-// statementScanner goes through a text statement by statement.
-type statementScanner struct {
-	lexer
-	rules pinRules
+// pinning is a pin to report, once mu is free.
+type pinning struct {
+	verdict
+
+	db       uint64
+	prepared bool
+	again    bool // the session was pinned already
 }
 
-// statement reads up to a semicolon outside parentheses, or to the end.
-func (s *statementScanner) statement() (reason string, more bool) {
-	t := s.next()
-	for t.kind == tokenSymbol && s.text[t.start] == '(' { // (SELECT …)
-		t = s.next()
+// pin ties the session to db if there is a reason to, and returns what to report about that. mu is
+// held.
+func (s *clientSession) pin(db *dbConn, v verdict, isPrepared bool) *pinning {
+	if v.rule == noRule {
+		return nil
 	}
-	if reason := s.byFirstWord(t); reason != "" {
-		return reason, false
+	p := &pinning{verdict: v, db: db.id, prepared: isPrepared, again: s.pinned}
+	if !s.pinned {
+		s.pinned = true
+		s.p.counters.pinned.Add(1)
 	}
-	return s.calls(t)
+	return p
 }
 
-// byFirstWord decides what the words at the start of a statement are enough for. It reads ahead and
-// goes back.
-func (s *statementScanner) byFirstWord(t token) string {
-	defer func(pos int) { s.pos = pos }(s.pos)
-	if t.kind != tokenWord {
-		return ""
+// report records a pin, and logs it. A statement that would have pinned a session that is pinned
+// already is no pin to RDS Proxy, but as good a reason for RequireNoPins.
+func (s *clientSession) report(p *pinning) {
+	if p == nil {
+		return
 	}
-	switch s.name(t) {
-	case "set":
-		return s.set()
-	case "reset":
-		return reasonSettings
-	case "discard":
-		return reasonDiscard
-	case "deallocate", "execute":
-		return reasonPrepare
-	case "prepare":
-		if s.is(s.next(), "transaction") { // two-phase commit
-			return ""
-		}
-		return reasonPrepare
-	case "listen":
-		return reasonListen
-	case "declare":
-		return reasonCursor
-	case "load":
-		return reasonLoad
-	case "create":
-		return s.create()
+	pin := Pin{
+		ClientConnection: s.id, DatabaseConnection: p.db, RemoteAddr: s.remote, User: s.info.user, Database: s.info.database,
+		Rule: rules[p.rule].Name, Reason: rules[p.rule].Reason, Digest: p.digest, Prepared: p.prepared, Time: time.Now(),
+		Caller: s.caller(p.verdict),
 	}
-	return ""
-}
-
-// set tells the SETs that last for a transaction from those that last for the session.
-func (s *statementScanner) set() string {
-	switch s.name(s.next()) {
-	case "transaction", "constraints":
-		return ""
-	case "local":
-		if !s.rules.setLocalPins {
-			return ""
-		}
+	s.p.pins.add(pin, p.again)
+	if !p.again {
+		s.logf(slog.LevelWarn, "The client session was pinned to the database connection [dbConnection=%d] for the "+
+			"remainder of the session. The proxy can't reuse this connection until the session ends. Reason: %s Digest: %q.",
+			pin.DatabaseConnection, pin.Reason, pin.Digest)
 	}
-	return reasonSettings
-}
-
-// create looks for TEMP between CREATE and the name, or for a name in pg_temp.
-func (s *statementScanner) create() string {
-	for range 12 {
-		t := s.next()
-		if t.kind != tokenWord {
-			return ""
-		}
-		switch s.name(t) {
-		case "temp", "temporary":
-			return reasonTemporary
-		case "pg_temp":
-			return reasonTemporary
-		case "or", "replace", "global", "local", "unlogged", "recursive", "table", "view", "sequence",
-			"if", "not", "exists":
-		default:
-			return ""
-		}
-	}
-	return ""
-}
-
-// calls reads the rest of the statement, from t on, looking for functions that pin wherever they
-// stand and for SELECT … INTO TEMP.
-func (s *statementScanner) calls(t token) (reason string, more bool) {
-	var prev token
-	into := false // within INTO [LOCAL | GLOBAL] TEMP
-	for ; t.kind != tokenEnd; t = s.next() {
-		switch {
-		case t.kind == tokenSymbol && s.text[t.start] == ';':
-			return "", true
-		case t.kind == tokenSymbol && s.text[t.start] == '(':
-			if reason := callReason(s.name(prev)); reason != "" {
-				return reason, false
-			}
-		case into && (s.is(t, "temp") || s.is(t, "temporary") || s.is(t, "pg_temp")):
-			return reasonTemporary, false
-		}
-		into = s.is(t, "into") && !s.is(prev, "insert") && !s.is(prev, "merge") ||
-			into && (s.is(t, "local") || s.is(t, "global"))
-		prev = t
-	}
-	return "", false
-}
-
-// callReason is why a call of the function pins. pg_advisory_unlock does not: whoever has
-// something to unlock is pinned already.
-func callReason(function string) string {
-	switch function {
-	case "set_config":
-		return reasonSettings
-	case "nextval", "setval":
-		return reasonSequence
-	case "pg_advisory_lock", "pg_advisory_lock_shared",
-		"pg_try_advisory_lock", "pg_try_advisory_lock_shared":
-		return reasonLock
-	}
-	return ""
-}
-
-// is compares a token with a lower-case word.
-func (s *statementScanner) is(t token, word string) bool {
-	return t.kind == tokenWord && t.end-t.start == len(word) && strings.EqualFold(s.text[t.start:t.end], word)
-}
-
-// name is what PostgreSQL would take a name for: folded to lower case without quotes, as it is
-// within. It is "" if the token is no name.
-func (s *statementScanner) name(t token) string {
-	switch name := s.text[t.start:t.end]; {
-	case t.kind == tokenWord:
-		return strings.ToLower(name)
-	case t.kind == tokenQuoted && len(name) > 2 && name[0] == '"':
-		return name[1 : len(name)-1]
-	}
-	return ""
-}
-
-// digest is the statement as the log shows it: lower-cased, white space and comments made one
-// blank, and strings, numbers, parameters and quoted names replaced by $1, $2, ….
-func digest(sql string) string {
-	const limit = 1024 // enough to recognise a statement by
-	l := lexer{text: sql}
-	var b strings.Builder
-	literals, end := 0, 0
-	for b.Len() < limit {
-		t := l.next()
-		if t.kind == tokenEnd {
-			break
-		}
-		if t.start > end && b.Len() > 0 {
-			b.WriteByte(' ')
-		}
-		end = t.end
-		switch t.kind {
-		case tokenString, tokenNumber, tokenParam, tokenQuoted:
-			literals++
-			b.WriteByte('$')
-			b.WriteString(strconv.Itoa(literals))
-		default:
-			word := sql[t.start:min(t.end, t.start+limit)]
-			b.WriteString(strings.ToLower(word))
-		}
-	}
-	return b.String()
 }
 
 // pinLog keeps the pins of a proxy's life, the first ones if there are very many.
 type pinLog struct {
-	mu    sync.Mutex
-	pins  []Pin
-	total uint64
+	mu         sync.Mutex
+	pins       []Pin
+	total      uint64
+	statements []pinStatement
+	index      map[pinKey]int // into statements
 }
 
-const maxPinsKept = 10_000
+// pinStatement is a statement that pins, with how often it was run.
+type pinStatement struct {
+	Pin
 
-func (l *pinLog) add(pin Pin) {
+	times int
+}
+
+// pinKey is what makes two pins the same to whoever has to mend them.
+type pinKey struct {
+	rule, digest string
+	caller       Caller
+}
+
+const (
+	maxPinsKept       = 10_000
+	maxStatementsKept = 1000
+)
+
+func (l *pinLog) add(pin Pin, again bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.total++
-	if len(l.pins) < maxPinsKept {
-		l.pins = append(l.pins, pin)
+	if !again {
+		l.total++
+		if len(l.pins) < maxPinsKept {
+			l.pins = append(l.pins, pin)
+		}
 	}
+	key := pinKey{pin.Rule, pin.Digest, pin.Caller}
+	if i, ok := l.index[key]; ok {
+		l.statements[i].times++
+		return
+	}
+	if len(l.statements) == maxStatementsKept {
+		return
+	}
+	if l.index == nil {
+		l.index = map[pinKey]int{}
+	}
+	l.index[key] = len(l.statements)
+	l.statements = append(l.statements, pinStatement{Pin: pin, times: 1})
+}
+
+// statementsFrom is the statements that pinned, or would have, from the nth on.
+func (l *pinLog) statementsFrom(n int) []pinStatement {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.statements[min(n, len(l.statements)):])
 }
 
 // Pins lists the sessions that were pinned, in order, those that have ended included; at most the
@@ -257,5 +181,5 @@ func (l *pinLog) add(pin Pin) {
 func (p *Proxy) Pins() []Pin {
 	p.pins.mu.Lock()
 	defer p.pins.mu.Unlock()
-	return append([]Pin(nil), p.pins.pins...)
+	return slices.Clone(p.pins.pins)
 }

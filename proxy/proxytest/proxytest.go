@@ -71,17 +71,19 @@ import (
 // A Proxy is a running RDS Proxy. [NewProxy] and [Start] make one; its methods may be called from
 // any goroutine.
 type Proxy struct {
-	cfg      config
-	listener net.Listener
-	port     uint16
-	certs    *certificates
-	tls      *tls.Config
-	iam      *tokenVerifier
-	users    *userDirectory
-	pool     *connPool
-	counters counters
-	pins     pinLog
-	log      *proxyLog
+	cfg        config
+	listener   net.Listener
+	port       uint16
+	certs      *certificates
+	tls        *tls.Config
+	iam        *tokenVerifier
+	users      *userDirectory
+	pool       *connPool
+	counters   counters
+	pins       pinLog
+	calls      callLog
+	goroutines goroutineSearch
+	log        *proxyLog
 
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -208,6 +210,7 @@ func (p *Proxy) accept() {
 
 // forget takes a finished session off the list of those that Close has to end.
 func (p *Proxy) forget(s *clientSession) {
+	p.calls.forget(s.remote)
 	p.mu.Lock()
 	delete(p.sessions, s)
 	p.mu.Unlock()

@@ -6,8 +6,6 @@ package proxytest
 
 import (
 	"bytes"
-	"log/slog"
-	"time"
 )
 
 var readyForQuery = []byte{'Z', 0, 0, 0, 5, 'I'}
@@ -22,12 +20,12 @@ func (s *clientSession) handleQuery(body int) error {
 		return err
 	}
 	text := bytes.TrimSuffix(s.in.bytes()[headerLen:headerLen+head], []byte{0})
-	reason, shown := s.judge(text)
+	v := s.judge(text)
 	db, err := s.attach()
 	if err != nil {
 		return s.refuseRequest(err, 'Q', body)
 	}
-	pin := s.pin(db, reason, shown, false)
+	pin := s.pin(db, v, false)
 	s.queue.push(pending{kind: 'Q'})
 	s.group++
 	s.open = false
@@ -37,40 +35,6 @@ func (s *clientSession) handleQuery(body int) error {
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)
-}
-
-// judge says why a statement pins, and how the log shows it; both are empty if it does not.
-func (s *clientSession) judge(text []byte) (reason, shown string) {
-	sql := string(text)
-	reason = pinRules{setLocalPins: s.p.cfg.setLocalPins}.reason(sql)
-	if reason != "" {
-		shown = digest(sql)
-	}
-	return reason, shown
-}
-
-// pin ties the session to db if there is a reason to, and returns what to report about that. mu is
-// held.
-func (s *clientSession) pin(db *dbConn, reason, shown string, isPrepared bool) *Pin {
-	if reason == "" || s.pinned {
-		return nil
-	}
-	s.pinned = true
-	s.p.counters.pinned.Add(1)
-	return &Pin{
-		ClientConnection: s.id, DatabaseConnection: db.id, RemoteAddr: s.remote, User: s.info.user,
-		Database: s.info.database, Reason: reason, Digest: shown, Prepared: isPrepared, Time: time.Now(),
-	}
-}
-
-func (s *clientSession) report(pin *Pin) {
-	if pin == nil {
-		return
-	}
-	s.p.pins.add(*pin)
-	s.logf(slog.LevelWarn, "The client session was pinned to the database connection [dbConnection=%d] for the "+
-		"remainder of the session. The proxy can't reuse this connection until the session ends. Reason: %s Digest: %q.",
-		pin.DatabaseConnection, pin.Reason, pin.Digest)
 }
 
 func (s *clientSession) handleFunctionCall(body int) error {
@@ -100,11 +64,8 @@ func (s *clientSession) handleParse(body int) error {
 	if !whole {
 		text = rest // over the limit anyway
 	}
-	st.reason, st.digest = s.judge(text)
-	if st.reason != "" {
-		s.logf(slog.LevelInfo, "If this prepared statement runs, the client session will be pinned to the database "+
-			"connection. Reason: %s Digest: %q.", st.reason, st.digest)
-	}
+	st.verdict = s.judge(text)
+	s.announce(st.verdict)
 	if st.clientName != "" {
 		s.p.counters.namedStatements.Add(1)
 	}
@@ -113,10 +74,10 @@ func (s *clientSession) handleParse(body int) error {
 		return s.refuseRequest(err, 'P', body)
 	}
 	keep := s.textBytes+body <= maxKeptText
-	var pin *Pin
+	var pin *pinning
 	if !keep {
 		// It cannot follow the session to another connection, so the session must stay.
-		pin = s.pin(db, reasonTooLong, digest(string(text)), true)
+		pin = s.pin(db, s.judgedAs(ruleLongText, string(text)), true)
 	}
 	s.define(db, st)
 	s.queue.push(pending{kind: 'P', st: st})
@@ -240,10 +201,10 @@ func (s *clientSession) handleExecute(body int) error {
 	if err != nil {
 		return s.refuseRequest(err, 'E', body)
 	}
-	var pin *Pin
+	var pin *pinning
 	if len(s.portals) > 0 {
 		if st := s.portals[string(portal)]; st != nil {
-			pin = s.pin(db, st.reason, st.digest, true)
+			pin = s.pin(db, st.verdict, true)
 		}
 	}
 	s.queue.push(pending{kind: 'E'})

@@ -21,9 +21,8 @@ type statement struct {
 	id          uint64
 	clientName  string
 	backendName string
-	text        []byte // what follows the name in a Parse message; nil if it is not kept
-	reason      string // why it pins when it runs
-	digest      string
+	text        []byte     // what follows the name in a Parse message; nil if it is not kept
+	verdict     verdict    // whether it pins when it runs
 	confirmed   bool       // ParseComplete has come
 	closing     bool       // a Close is under way
 	dead        bool       // its Parse failed, or it is closed
@@ -207,7 +206,7 @@ func (s *clientSession) forgetAll(db *dbConn) {
 // bindPortal remembers portals of statements that pin when they run. mu is held.
 func (s *clientSession) bindPortal(portal string, st *statement) {
 	switch {
-	case st != nil && st.reason != "":
+	case st != nil && st.verdict.rule != noRule:
 		if s.portals == nil {
 			s.portals = map[string]*statement{}
 		}
