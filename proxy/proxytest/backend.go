@@ -39,6 +39,7 @@ type dbConn struct {
 	owner     atomic.Pointer[clientSession] // who borrows it
 	prepared  map[string]*prepared          // the owner's: statements it has, by their name there
 	useCount  uint64                        // the owner's
+	inspector inspector                     // whose put it is
 	idleSince time.Time                     // the pool's
 
 	mu   sync.Mutex
@@ -59,7 +60,7 @@ func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error)
 	}
 	c := &cp.p.counters
 	c.dbRequests.Add(1)
-	hijacked, reader, err := cp.connect(ctx, backend, info)
+	hijacked, reader, baseline, err := cp.connect(ctx, backend, info)
 	if err != nil {
 		c.dbFailed.Add(1)
 		return nil, err
@@ -70,6 +71,7 @@ func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error)
 		done: make(chan struct{}), prepared: map[string]*prepared{},
 	}
 	db.win = newWindow(reader, databaseWindow)
+	db.inspector.baseline = baseline
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	if cp.epoch != epoch || cp.down || cp.closed { // a failover came in between
@@ -88,7 +90,7 @@ func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error)
 // connect signs in and runs the initialization query. What the database says from then on is to be
 // read from reader, not from the connection: pgconn reads ahead in the background when one of its
 // writes is slow, and goes on after the hijack with a read that has begun.
-func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info startupInfo) (_ *pgconn.HijackedConn, reader io.Reader, _ error) {
+func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info startupInfo) (_ *pgconn.HijackedConn, reader io.Reader, baseline sessionState, _ error) {
 	cfg := backend.Copy()
 	cfg.User, cfg.Database = info.user, info.database
 	secret, _ := cp.p.users.find(info.user)
@@ -103,16 +105,20 @@ func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info st
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
-		return nil, nil, classifyConnectError(err)
+		return nil, nil, nil, classifyConnectError(err)
 	}
 	if cp.p.cfg.initQuery != "" {
 		if _, err := conn.Exec(ctx, cp.p.cfg.initQuery).ReadAll(); err != nil {
 			_ = conn.Close(ctx)
-			return nil, nil, classifyConnectError(err)
+			return nil, nil, nil, classifyConnectError(err)
 		}
 	}
+	if baseline, err = cp.baselineState(ctx, conn); err != nil {
+		_ = conn.Close(ctx)
+		return nil, nil, nil, classifyConnectError(err)
+	}
 	hijacked, err := conn.Hijack()
-	return hijacked, reader, err
+	return hijacked, reader, baseline, err
 }
 
 // classifyConnectError tells errors that time may cure from those it will not. The message of the
@@ -158,6 +164,9 @@ func (db *dbConn) run() {
 
 // ignore reads what a database says to nobody: notices, changed parameters, that it is going down.
 func (db *dbConn) ignore() error {
+	if in := db.inspector.running.Load(); in != nil {
+		return db.readState(in)
+	}
 	for db.win.len() > 0 {
 		if db.rest > 0 {
 			n := min(db.rest, db.win.len())
@@ -195,6 +204,7 @@ func (db *dbConn) lost() {
 	owner, cut := db.owner.Swap(nil), db.cut
 	db.mu.Unlock()
 	_ = db.conn.Close()
+	db.endInspection()
 	if owner != nil {
 		owner.databaseLost(db, cut)
 	}

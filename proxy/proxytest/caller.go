@@ -18,6 +18,7 @@ type Caller struct {
 	File        string // of the caller's code
 	Line        int    // in File
 	Function    string // of a Go caller, with its package
+	From        string // file:line of whoever called Function, if that is the program's own code too
 	Tags        string // what comments in the statement say, as key=value
 	Application string // application_name, if the client set one
 	Doubt       string // why File and Line may be wrong, or are missing; empty if they are exact
@@ -31,6 +32,9 @@ func (c Caller) String() string {
 	}
 	if c.Function != "" {
 		parts = append(parts, "in "+c.Function)
+	}
+	if c.From != "" {
+		parts = append(parts, "from "+c.From)
 	}
 	if c.Tags != "" {
 		parts = append(parts, "/* "+c.Tags+" */")
@@ -53,15 +57,24 @@ func (s *clientSession) caller(v verdict) Caller {
 		return c
 	}
 	if pcs := s.p.calls.find(s.remote, v.text); len(pcs) > 0 {
-		c.Function, c.File, c.Line = callerOf(pcs)
-		return c
+		return c.at(callerOf(pcs))
 	}
 	return s.p.goroutines.search(c)
 }
 
-// callerOf picks the frame that a reader would look for: the innermost one outside the libraries and
-// outside generated code, or the innermost one outside pgx and database/sql.
-func callerOf(pcs []uintptr) (function, file string, line int) {
+// at completes a Caller with the frames of pickFrames.
+func (c Caller) at(frames []runtime.Frame) Caller {
+	if len(frames) == 0 {
+		return c
+	}
+	c.Function, c.File, c.Line = frames[0].Function, frames[0].File, frames[0].Line
+	if len(frames) > 1 {
+		c.From = frames[1].File + ":" + strconv.Itoa(frames[1].Line)
+	}
+	return c
+}
+
+func callerOf(pcs []uintptr) []runtime.Frame {
 	frames := runtime.CallersFrames(pcs)
 	var list []runtime.Frame
 	for {
@@ -70,35 +83,33 @@ func callerOf(pcs []uintptr) (function, file string, line int) {
 			list = append(list, f)
 		}
 		if !more {
-			break
+			return pickFrames(list)
 		}
 	}
-	f := pickFrame(list)
-	return f.Function, f.File, f.Line
 }
 
-// pickFrame works on frames from the inside out. The zero Frame says that there is none.
-func pickFrame(list []runtime.Frame) runtime.Frame {
-	var fallback, generated runtime.Frame
-	for _, f := range list {
+// pickFrames picks from a stack, given from the inside out, the frame that a reader would look for, and
+// who called that: the innermost outside libraries and generated code, or failing that the innermost
+// outside pgx and database/sql.
+func pickFrames(stack []runtime.Frame) []runtime.Frame {
+	var own, generated, library []runtime.Frame
+	for _, f := range stack {
 		switch {
 		case isPlumbing(f.Function, f.File):
 		case isLibrary(f.File):
-			if fallback.Function == "" {
-				fallback = f
-			}
+			library = append(library, f)
 		case isGenerated(f.File):
-			if generated.Function == "" {
-				generated = f
-			}
+			generated = append(generated, f)
 		default:
-			return f
+			own = append(own, f)
 		}
 	}
-	if generated.Function != "" {
-		return generated
+	for _, list := range [][]runtime.Frame{own, generated, library} {
+		if len(list) > 0 {
+			return list[:min(len(list), 2)]
+		}
 	}
-	return fallback
+	return nil
 }
 
 // plumbing is what every statement passes through.

@@ -66,6 +66,7 @@ type clientSession struct {
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin
+	history   borrowed              // in strict mode
 	textBytes int                   // kept in names
 }
 

@@ -27,10 +27,10 @@ type goroutineSearch struct{ searches atomic.Int64 }
 // in a query it looks again: the others go on, the one it looks for cannot.
 func (g *goroutineSearch) search(c Caller) Caller {
 	if g.searches.Add(1) > maxSearches {
-		c.Doubt = "not looked for any more; install Proxy.Trace"
+		c.Doubt = "not looked for any more; use Proxy.Trace or Proxy.DialContext"
 		return c
 	}
-	var waiting map[string]runtime.Frame
+	var waiting map[string]Caller
 	for look, pause := 0, firstLook; look < looks; look, pause = look+1, 2*pause {
 		if look > 0 {
 			time.Sleep(pause)
@@ -51,22 +51,22 @@ func (g *goroutineSearch) search(c Caller) Caller {
 	return g.conclude(c, waiting)
 }
 
-func (g *goroutineSearch) conclude(c Caller, waiting map[string]runtime.Frame) Caller {
-	places := map[string]runtime.Frame{}
-	for _, f := range waiting {
-		places[f.File+":"+strconv.Itoa(f.Line)] = f
+func (g *goroutineSearch) conclude(c Caller, waiting map[string]Caller) Caller {
+	places := map[string]Caller{}
+	for _, found := range waiting {
+		places[found.File+":"+strconv.Itoa(found.Line)] = found
 	}
 	switch len(places) {
 	case 0:
 		return c
 	case 1:
-		for _, f := range places {
-			c.File, c.Line, c.Function = f.File, f.Line, f.Function
+		for _, found := range places {
+			c.File, c.Line, c.Function, c.From = found.File, found.Line, found.Function, found.From
 		}
-		c.Doubt = "the one place in this process that waited for a query then; Proxy.Trace makes sure"
+		c.Doubt = "the one place in this process that waited for an answer then; Proxy.Trace or Proxy.DialContext makes sure"
 	default:
 		list := slices.Sorted(maps.Keys(places))
-		c.Doubt = "one of " + strings.Join(list, ", ") + "; Proxy.Trace tells which"
+		c.Doubt = "one of " + strings.Join(list, ", ") + "; Proxy.Trace or Proxy.DialContext tells which"
 	}
 	return c
 }
@@ -82,17 +82,17 @@ func allStacks() []byte {
 }
 
 // goroutinesInQuery reads a dump of all goroutines for those inside a driver's query, by goroutine
-// number, with the frame to show.
-func goroutinesInQuery(dump []byte) map[string]runtime.Frame {
-	found := map[string]runtime.Frame{}
+// number, with where they are.
+func goroutinesInQuery(dump []byte) map[string]Caller {
+	found := map[string]Caller{}
 	for block := range bytes.SplitSeq(dump, []byte("\n\n")) {
 		head, rest, ok := strings.Cut(string(block), "\n")
 		if !ok || !inQuery(rest) {
 			continue
 		}
 		id, _, _ := strings.Cut(strings.TrimPrefix(head, "goroutine "), " ")
-		if f := pickFrame(parseFrames(rest)); f.Function != "" {
-			found[id] = f
+		if c := (Caller{}).at(pickFrames(parseFrames(rest))); c.Function != "" {
+			found[id] = c
 		}
 	}
 	return found

@@ -14,7 +14,8 @@ import (
 // names the statement, the reason, the caller's file and line, and what to do instead. A statement in a
 // session that is pinned already counts too, as does one that pins in a test which shares p.
 //
-// The caller is exact for connections that [Proxy.Trace] knows; see there for others. Programs in
+// The caller is exact for connections made by [Proxy.DialContext] or known to [Proxy.Trace]; see there
+// for others. Programs in
 // other languages can put it in a comment of the statement
 // (https://google.github.io/sqlcommenter/spec/: file and line, or whatever tags there are), or set
 // application_name.
@@ -64,6 +65,11 @@ func (c *pinCheck) check() {
 			c.tb.Errorf("%s", pinMessage(st))
 		}
 	}
+	leaks := c.p.leaksFrom(c.leaks)
+	c.leaks += len(leaks)
+	for _, leak := range leaks {
+		c.tb.Errorf("%s", leakMessage(leak))
+	}
 }
 
 func (c *pinCheck) isAllowed(pin Pin) bool {
@@ -90,11 +96,24 @@ func pinMessage(st pinStatement) string {
 	return b.String()
 }
 
+func leakMessage(leak Leak) string {
+	last := len(leak.Digests) - 1
+	var b strings.Builder
+	fmt.Fprintf(&b, "the session leaves state behind that RDS Proxy does not notice: %s %s\n    statement: %s\n    caller:    %s\n    instead:   %s",
+		leak.Kind, leak.Name, leak.Digests[last], callerOrHint(leak.Caller),
+		"Have the function restore what it changes, or change it for the transaction only: set_config(…, true), SET LOCAL, "+
+			"ON COMMIT DROP, pg_advisory_xact_lock.")
+	if last > 0 {
+		fmt.Fprintf(&b, "\n    before it: %s", strings.Join(leak.Digests[:last], " | "))
+	}
+	return b.String()
+}
+
 func callerOrHint(c Caller) string {
 	if s := c.String(); s != "" {
 		return s
 	}
-	return "unknown: use Proxy.Trace, a comment like /*file='store.go',line='12'*/, or application_name"
+	return "unknown: use Proxy.DialContext, Proxy.Trace, a comment like /*file='store.go',line='12'*/, or application_name"
 }
 
 // startupParameters may stand in the startup message, where they do not pin

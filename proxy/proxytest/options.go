@@ -32,6 +32,7 @@ type config struct {
 	clientLifetime time.Duration
 	plaintext      bool
 	setLocalPins   bool
+	strict         bool
 	failoverReply  FailoverReply
 	initQuery      string
 	dial           pgconn.DialFunc
@@ -182,9 +183,9 @@ func WithClientLifetime(d time.Duration) Option { return func(c *config) { c.cli
 // still refused outside TLS. The default is to require TLS.
 func WithoutTLSRequired() Option { return func(c *config) { c.plaintext = true } }
 
-// WithSetLocalPins makes SET LOCAL pin the session. AWS says "SET commands" pin, and elsewhere
-// that SET LOCAL lasts for the transaction; the default is no pin, as the transaction keeps its
-// database connection anyway.
+// WithSetLocalPins makes SET LOCAL, SET TRANSACTION and SET CONSTRAINTS pin the session. AWS says "SET
+// commands" pin, and elsewhere that SET LOCAL lasts for the transaction; the default is no pin, as the
+// transaction keeps its database connection anyway.
 func WithSetLocalPins() Option { return func(c *config) { c.setLocalPins = true } }
 
 // FailoverReply says what a client in mid-transaction gets from a failover.

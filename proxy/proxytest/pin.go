@@ -26,8 +26,8 @@ type Pin struct {
 	Time               time.Time // when
 }
 
-// verdict is what a text means for the session that runs it. Only a rule that pins is in it, and the
-// rest is for that.
+// verdict is what a text means for the session that runs it. Only a rule that pins is in it. The rest
+// is for that, and for strict mode.
 type verdict struct {
 	rule   ruleID
 	digest string
@@ -39,7 +39,7 @@ type verdict struct {
 func (s *clientSession) judge(text []byte) verdict {
 	sql := string(text)
 	rule := s.textRules().judge(sql)
-	if rule == noRule {
+	if rule == noRule && !s.p.cfg.strict {
 		return verdict{}
 	}
 	return s.judgedAs(rule, sql)
@@ -88,6 +88,7 @@ type pinning struct {
 // pin ties the session to db if there is a reason to, and returns what to report about that. mu is
 // held.
 func (s *clientSession) pin(db *dbConn, v verdict, isPrepared bool) *pinning {
+	s.ran(v)
 	if v.rule == noRule {
 		return nil
 	}
@@ -123,6 +124,7 @@ type pinLog struct {
 	mu         sync.Mutex
 	pins       []Pin
 	total      uint64
+	leaks      []Leak
 	statements []pinStatement
 	index      map[pinKey]int // into statements
 }

@@ -188,6 +188,9 @@ func (cp *connPool) evict(db *dbConn) {
 
 // put takes a connection back.
 func (cp *connPool) put(db *dbConn) {
+	if db.inspect() {
+		return
+	}
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	if _, ok := cp.conns[db]; !ok || cp.closed {

@@ -83,6 +83,7 @@ type Proxy struct {
 	pins       pinLog
 	calls      callLog
 	goroutines goroutineSearch
+	inspecting atomic.Int64 // database connections, in strict mode
 	log        *proxyLog
 
 	ctx       context.Context

@@ -264,6 +264,7 @@ func (s *clientSession) idle() bool {
 
 // detach ends the borrow. mu is held.
 func (s *clientSession) detach() {
+	s.leave(s.db)
 	s.db = nil
 	s.portals = nil
 	s.skip, s.copyIn, s.open = false, false, false

@@ -203,10 +203,11 @@ func (s *clientSession) forgetAll(db *dbConn) {
 	}
 }
 
-// bindPortal remembers portals of statements that pin when they run. mu is held.
+// bindPortal remembers portals of statements that pin when they run, and of all in strict mode. mu is
+// held.
 func (s *clientSession) bindPortal(portal string, st *statement) {
 	switch {
-	case st != nil && st.verdict.rule != noRule:
+	case st != nil && (st.verdict.rule != noRule || s.p.cfg.strict):
 		if s.portals == nil {
 			s.portals = map[string]*statement{}
 		}

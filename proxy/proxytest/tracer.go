@@ -1,10 +1,12 @@
 package proxytest
 
-// The exact way to a statement's caller: a pgx tracer, which runs on the caller's goroutine before
-// the statement is sent.
+// The exact ways to a statement's caller: a pgx tracer and a dialer, both of which run on the caller's
+// goroutine before the statement is sent.
 
 import (
 	"context"
+	"errors"
+	"net"
 	"runtime"
 	"slices"
 	"sync"
@@ -21,14 +23,57 @@ import (
 //	px.Trace(cfg.ConnConfig)
 //	err = proxy.Configure(cfg)
 //
-// The same goes for a configuration given to stdlib.OpenDB. Without Trace the proxy looks for the
-// caller among the goroutines of its own process, which finds it if few queries run at a time.
+// The same goes for a configuration given to stdlib.OpenDB. Where there is no pgx configuration at
+// hand, [Proxy.DialContext] does the same one layer down. Without either the proxy looks for the
+// caller among the goroutines of its process, which finds it if nothing else runs a query at the time.
 func (p *Proxy) Trace(cfg *pgx.ConnConfig) {
 	if cfg.Tracer == nil {
 		cfg.Tracer = &callTracer{&p.calls}
 		return
 	}
 	cfg.Tracer = multitracer.New(cfg.Tracer, &callTracer{&p.calls})
+}
+
+// DialContext connects to the proxy, whatever the address: a pool that is opened for the host of a real
+// RDS Proxy meets this one. Its connections tell the proxy which file and line each statement comes
+// from, as those of [Proxy.Trace] do, and as exactly, but for statements sent ahead of others' answers:
+//
+//	pool, err := proxy.NewPool(ctx, databaseURL, proxy.WithDialer(px.DialContext))
+//
+// It works with any driver that takes a function to dial with and writes on its caller's goroutine, such
+// as pgx (ConnConfig.DialFunc) and lib/pq (pq.Dialer). The proxy must listen on TCP.
+func (p *Proxy) DialContext(ctx context.Context, _, _ string) (net.Conn, error) {
+	addr, ok := p.listener.Addr().(*net.TCPAddr)
+	if !ok {
+		return nil, errors.New("dial RDS Proxy: its listener is not a TCP one; dial the listener instead")
+	}
+	target := *addr
+	if target.IP.IsUnspecified() {
+		target.IP = net.IPv4(127, 0, 0, 1)
+	}
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", target.String())
+	if err != nil {
+		return nil, err
+	}
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return conn, nil
+	}
+	return &watchedConn{TCPConn: tcp, calls: &p.calls, addr: conn.LocalAddr().String()}, nil
+}
+
+// watchedConn notes who writes.
+type watchedConn struct {
+	*net.TCPConn
+
+	calls *callLog
+	addr  string
+}
+
+func (c *watchedConn) Write(b []byte) (int, error) {
+	c.calls.wrote(c.addr)
+	return c.TCPConn.Write(b)
 }
 
 // callTracer notes callers for as long as their connections live.
@@ -100,7 +145,8 @@ const (
 type connCalls struct {
 	calls   [callsKept]call
 	latest  int
-	running int // calls that have not ended: a Prepare may be within a Query
+	running int       // calls that have not ended: a Prepare may be within a Query
+	writer  []uintptr // who wrote last
 }
 
 type call struct {
@@ -117,6 +163,15 @@ func (l *callLog) begin(conn *pgx.Conn, statements ...string) {
 	c.latest = (c.latest + 1) % callsKept
 	c.calls[c.latest] = call{statements: statements, pcs: slices.Clone(pcs[:n])}
 	c.running = 1
+}
+
+// wrote notes the caller of a Write.
+func (l *callLog) wrote(addr string) {
+	var pcs [callDepth]uintptr
+	n := runtime.Callers(3, pcs[:])
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.at(addr).writer = slices.Clone(pcs[:n])
 }
 
 func (l *callLog) end(conn *pgx.Conn) {
@@ -152,6 +207,10 @@ func (l *callLog) conn(conn *pgx.Conn) *connCalls {
 	if nc := conn.PgConn().Conn(); nc != nil {
 		addr = nc.LocalAddr().String()
 	}
+	return l.at(addr)
+}
+
+func (l *callLog) at(addr string) *connCalls {
 	c := l.conns[addr]
 	if c == nil {
 		if l.conns == nil {
@@ -163,8 +222,9 @@ func (l *callLog) conn(conn *pgx.Conn) *connCalls {
 	return c
 }
 
-// find is who sent the statement: the latest call with that text, or else the one that runs, since a
-// prepared statement is called by its name and the simple protocol has arguments in the text.
+// find is who sent the statement: the call that runs, whatever its text, since a prepared statement is
+// called by its name and the simple protocol has arguments in the text; or else the latest call with
+// that text, or who wrote last.
 func (l *callLog) find(addr, statement string) []uintptr {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -172,15 +232,15 @@ func (l *callLog) find(addr, statement string) []uintptr {
 	if c == nil {
 		return nil
 	}
+	if c.running > 0 {
+		return c.calls[c.latest].pcs
+	}
 	for i := range callsKept {
 		if call := c.calls[(c.latest-i+callsKept)%callsKept]; slices.Contains(call.statements, statement) {
 			return call.pcs
 		}
 	}
-	if c.running > 0 {
-		return c.calls[c.latest].pcs
-	}
-	return nil
+	return c.writer
 }
 
 // forget drops what is known of a connection that has ended.
