@@ -125,37 +125,3 @@ func TestDigest(t *testing.T) {
 		}
 	}
 }
-
-func FuzzLexer(f *testing.F) {
-	for _, seed := range []string{
-		"select 1", "'a''b' e'\\' \"q\" $a$ $b$ $a$ $1 --c\n/* /* */ */ 1.5e-3 u&\"x\"", "set x = 'y", "\x00\xff$", "1..10", "e'\\",
-	} {
-		f.Add(seed)
-	}
-	f.Fuzz(func(t *testing.T, sql string) {
-		l := lexer{text: sql}
-		end := 0
-		for range len(sql) + 1 {
-			tok := l.next()
-			if tok.start < end || tok.end < tok.start || tok.end > len(sql) || (tok.kind != tokenEnd && tok.end == tok.start) {
-				t.Fatalf("token %+v after %d in %q", tok, end, sql)
-			}
-			if end = tok.end; tok.kind == tokenEnd {
-				break
-			}
-		}
-		if tok := l.next(); tok.kind != tokenEnd {
-			t.Fatalf("%q does not end", sql)
-		}
-		rule := pinRules{}.judge(sql)
-		if len(sql) < 1000 {
-			if got := (pinRules{}).judge("/* c */" + sql); got != rule {
-				t.Errorf("%q: %q, behind a comment %q", sql, rules[rule].Name, rules[got].Name)
-			}
-			if got := (pinRules{}).judge("select 1;" + sql); got != rule {
-				t.Errorf("%q: %q, behind a statement %q", sql, rules[rule].Name, rules[got].Name)
-			}
-		}
-		_ = pinRules{}.digest(sql)
-	})
-}
