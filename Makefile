@@ -23,7 +23,8 @@ quickstart:
 fuzz:
 	go test -run '^$$' -fuzz FuzzConnString -fuzztime 30s ./proxy
 	go test -run '^$$' -fuzz FuzzParseEndpoint -fuzztime 30s ./proxy
-	go test -run '^$$' -fuzz FuzzLexer -fuzztime 30s ./proxy/proxytest
+	go test -run '^$$' -fuzz FuzzLexer -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
+	go test -run '^$$' -fuzz FuzzQuoted -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
 
 tidy:
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done
