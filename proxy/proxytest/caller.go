@@ -156,9 +156,9 @@ func isGenerated(file string) bool {
 	if err != nil {
 		return false
 	}
-	defer f.Close()
 	head := make([]byte, 2048)
 	n, _ := f.Read(head)
+	_ = f.Close()
 	for line := range strings.Lines(string(head[:n])) {
 		line = strings.TrimRight(line, "\r\n")
 		if strings.HasPrefix(line, "// Code generated ") && strings.HasSuffix(line, " DO NOT EDIT.") {

@@ -23,11 +23,11 @@ func commentTags(sql string) []string {
 		t := l.next()
 		for gap := (lexer{text: sql[end:t.start]}); gap.pos < len(gap.text); {
 			start := gap.pos
-			switch c := gap.text[start]; {
-			case c == '-':
+			switch gap.text[start] {
+			case '-':
 				gap.lineComment()
 				tags = append(tags, tagsOf(gap.text[start+2:gap.pos])...)
-			case c == '/':
+			case '/':
 				gap.blockComment()
 				tags = append(tags, tagsOf(strings.TrimSuffix(gap.text[start+2:gap.pos], "*/"))...)
 			default:

@@ -95,7 +95,7 @@ func (d *digester) constant(t token) bool {
 	case tokenWord:
 		switch {
 		case d.set == setValue:
-			return !d.is(t, "default") && !(d.is(t, "local") && d.is(d.prev, "zone"))
+			return !d.is(t, "default") && (!d.is(t, "local") || !d.is(d.prev, "zone"))
 		case d.set == setName:
 			return d.is(t, "read")
 		case d.is(d.prev, "is"), d.is(d.prev, "not"):

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log"
+	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
 )
@@ -40,4 +42,47 @@ func Example() {
 	// app.proxy-0123456789ab.eu-west-1.rds.amazonaws.com
 	// true 0
 	// 0 1
+}
+
+// The rules, and what to do instead of what pins, are there for programs too.
+func ExampleRules() {
+	for _, r := range proxytest.Rules() {
+		if r.Name == "listen" {
+			fmt.Printf("%s pins: %t (%s)\n%s\n", r.Covers, r.Pins, r.Sure, r.Instead)
+		}
+	}
+	// Output:
+	// LISTEN pins: true (documented)
+	// Open one connection to the cluster (writer) endpoint for LISTEN; NOTIFY may go through the proxy.
+}
+
+// The figures go wherever metrics go, under the names that dashboards for RDS Proxy know.
+func ExampleStats_Metrics() {
+	for _, m := range (proxytest.Stats{DatabaseConnectionsCurrentlySessionPinned: 3}).Metrics() {
+		if m.Value > 0 {
+			fmt.Println(m.Name, m.Value, m.Unit)
+		}
+	}
+	// Output:
+	// DatabaseConnectionsCurrentlySessionPinned 3 Count
+}
+
+// A test that fails if the program under test pins sessions, but for the one that listens.
+func ExampleRequireNoPins() {
+	var t *testing.T // the test's own
+	test := func(t *testing.T) {
+		px := proxytest.NewProxy(t, "postgres://app:secret@localhost/orders")
+		proxytest.RequireNoPins(t, px, proxytest.AllowRule("listen"))
+
+		cfg, err := pgxpool.ParseConfig("postgres://app@" + px.Host() + "/orders?sslmode=verify-full")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.ConnConfig.DialFunc = px.DialContext // leads to px, and tells it who sends what
+		cfg.ConnConfig.TLSConfig.RootCAs = px.RootCAs()
+		// … the program, with a pool of cfg
+	}
+	if t != nil {
+		test(t)
+	}
 }

@@ -20,10 +20,17 @@
 //   - Transaction-level multiplexing with a bounded pool, lazy and first come first served
 //     borrowing, the borrow timeout, and prepared statements that follow the client from one
 //     database connection to the next.
-//   - Pinning, decided on statement text, with the log line RDS Proxy writes.
+//   - Pinning, decided by a lexer on the statement, with the log line RDS Proxy writes. RULES.md, beside
+//     this file, lists each rule with its source and how sure it is; [Rules] has the same.
 //   - Failover: idle client connections live on, the others are cut, new requests wait.
 //   - A client that goes away in mid-request: its database connection is closed, its query is not
 //     cancelled.
+//
+// # What pins, and who did it
+//
+// [RequireNoPins] makes a test fail for each statement that would pin a session, and says which it was,
+// why, from which file and line it came, and what to do instead. [WithStrictSessions] looks for what RDS
+// Proxy does not see: session state that a function left behind for the next client.
 //
 // # What is not
 //

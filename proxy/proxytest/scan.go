@@ -43,10 +43,14 @@ func (s *statementScanner) statement() (rule ruleID, more bool) {
 	for s.symbol(t, '(') { // (SELECT …)
 		t = s.next()
 	}
-	if rule := s.byFirstWords(t); rule != noRule {
+	first := ""
+	if t.kind == tokenWord {
+		first = s.name(t)
+	}
+	if rule := s.byFirstWords(first); rule != noRule {
 		return rule, false
 	}
-	switch s.name(t) {
+	switch first {
 	case "drop", "grant", "revoke", "comment": // the functions they name are not called
 		s.toSemicolon()
 		t = s.next()
@@ -56,12 +60,9 @@ func (s *statementScanner) statement() (rule ruleID, more bool) {
 
 // byFirstWords decides what the words at the start of a statement are enough for. It reads ahead and
 // goes back.
-func (s *statementScanner) byFirstWords(t token) ruleID {
+func (s *statementScanner) byFirstWords(first string) ruleID {
 	defer func(pos int) { s.pos = pos }(s.pos)
-	if t.kind != tokenWord {
-		return noRule
-	}
-	switch s.name(t) {
+	switch first {
 	case "set":
 		return s.set()
 	case "reset":

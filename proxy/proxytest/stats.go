@@ -35,6 +35,7 @@ type Stats struct {
 	QueryRequests int64 // simple queries: CloudWatch does not count the extended protocol
 
 	PinnedSessions  int64 // not in CloudWatch: sessions ever pinned
+	SessionLeaks    int64 // not in CloudWatch: what strict mode found, see WithStrictSessions
 	Statements      int64 // not in CloudWatch: Query and Execute messages received
 	NamedStatements int64 // not in CloudWatch: Parse messages with a name received
 	Reparsed        int64 // not in CloudWatch: statements prepared again on another database connection
@@ -66,7 +67,7 @@ func (c *counters) borrowTook(d time.Duration) {
 func (p *Proxy) Stats() Stats {
 	c := &p.counters
 	p.pins.mu.Lock()
-	pinned := int64(p.pins.total)
+	pinned, leaks := int64(p.pins.total), int64(len(p.pins.leaks))
 	p.pins.mu.Unlock()
 	return Stats{
 		ClientConnections:                         c.clients.Load(),
@@ -89,6 +90,7 @@ func (p *Proxy) Stats() Stats {
 		DatabaseConnectionsBorrowLatencyMax:       time.Duration(c.borrowLatencyMax.Load()),
 		QueryRequests:                             c.queries.Load(),
 		PinnedSessions:                            pinned,
+		SessionLeaks:                              leaks,
 		Statements:                                c.statements.Load(),
 		NamedStatements:                           c.namedStatements.Load(),
 		Reparsed:                                  c.reparsed.Load(),
