@@ -7,8 +7,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
-	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
 )
 
@@ -74,13 +74,13 @@ func ExampleRequireNoPins() {
 		px := proxytest.NewProxy(t, "postgres://app:secret@localhost/orders")
 		proxytest.RequireNoPins(t, px, proxytest.AllowRule("listen"))
 
-		cfg, err := pgxpool.ParseConfig("postgres://app@" + px.Host() + "/orders?sslmode=verify-full")
+		pool, err := proxy.NewPool(t.Context(), px.URL("app", "orders"),
+			proxy.WithDialer(px.DialContext)) // which tells the proxy who sends what
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.ConnConfig.DialFunc = px.DialContext // leads to px, and tells it who sends what
-		cfg.ConnConfig.TLSConfig.RootCAs = px.RootCAs()
-		// … the program, with a pool of cfg
+		defer pool.Close()
+		// … the program, with this pool
 	}
 	if t != nil {
 		test(t)

@@ -34,11 +34,11 @@ func (p *Proxy) Trace(cfg *pgx.ConnConfig) {
 	cfg.Tracer = multitracer.New(cfg.Tracer, &callTracer{&p.calls})
 }
 
-// DialContext connects to the proxy, whatever the address: a pool that is opened for the host of a real
-// RDS Proxy meets this one. Its connections tell the proxy which file and line each statement comes
-// from, as those of [Proxy.Trace] do, and as exactly, but for statements sent ahead of others' answers:
+// DialContext connects to the proxy, whatever the address. Its connections tell the proxy which file and
+// line each statement comes from, as those of [Proxy.Trace] do, and as exactly, but for statements sent
+// ahead of others' answers:
 //
-//	pool, err := proxy.NewPool(ctx, databaseURL, proxy.WithDialer(px.DialContext))
+//	pool, err := proxy.NewPool(ctx, px.URL("app", "orders"), proxy.WithDialer(px.DialContext))
 //
 // It works with any driver that takes a function to dial with and writes on its caller's goroutine, such
 // as pgx (ConnConfig.DialFunc) and lib/pq (pq.Dialer). The proxy must listen on TCP.
