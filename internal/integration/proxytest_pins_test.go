@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -52,8 +51,11 @@ func (r *recorder) finish() []string {
 // marked is file:line of the line of a source file that holds the mark.
 func marked(t *testing.T, file, mark string) string {
 	t.Helper()
-	_, here, _, _ := runtime.Caller(0)
-	path := filepath.Join(filepath.Dir(here), file)
+	dir, err := os.Getwd() // the package's, in a test
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, file)
 	source, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -293,5 +295,59 @@ func TestStrictSessions(t *testing.T) {
 	proxytest.RequireNoPins(tb, px)
 	if failures := tb.finish(); len(failures) != len(want) || !strings.Contains(failures[0], "tenant.go:3") {
 		t.Errorf("%q", failures)
+	}
+}
+
+// TestStrictSessionsUnderLoad inspects between transactions that come as fast as they can. Nobody waits
+// for ever, nobody sees a stranger's answer, and what leaks once is reported once.
+func TestStrictSessionsUnderLoad(t *testing.T) {
+	t.Parallel()
+	px, url, _ := startProxy(t, proxytest.WithStrictSessions(), proxytest.WithMaxConnections(3))
+	pool := newPool(t, url, signedBy(px), proxy.WithMaxConns(8), proxy.WithExecMode(pgx.QueryExecModeCacheStatement))
+	var wg sync.WaitGroup
+	for worker := range 16 {
+		wg.Go(func() {
+			for i := range 50 {
+				want := worker*1000 + i
+				var got, inTx int
+				if err := pool.QueryRow(t.Context(), "select $1::int", want).Scan(&got); err != nil || got != want {
+					t.Errorf("%d, %v: want %d", got, err, want)
+				}
+				err := pgx.BeginFunc(t.Context(), pool, func(tx pgx.Tx) error {
+					if _, err := tx.Exec(t.Context(), "set local work_mem = '5MB'"); err != nil {
+						return err
+					}
+					return tx.QueryRow(t.Context(), "select $1::int", want+1).Scan(&inTx)
+				})
+				if err != nil || inTx != want+1 {
+					t.Errorf("%d, %v: want %d", inTx, err, want+1)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	exec(t, pool, "do $$ begin perform set_config('app.who', 'me', false); end $$")
+	if leaks := px.Leaks(); len(leaks) != 1 || leaks[0].Name != "app.who" || px.Stats().SessionLeaks != 1 {
+		t.Errorf("%+v", leaks)
+	}
+	if st := px.Stats(); st.PinnedSessions != 0 || st.DatabaseConnectionsCurrentlyBorrowed != 0 {
+		t.Errorf("%+v", st)
+	}
+}
+
+// BenchmarkStrictSessions is what a transaction costs with and without.
+func BenchmarkStrictSessions(b *testing.B) {
+	for _, strict := range []bool{false, true} {
+		b.Run(fmt.Sprintf("strict=%t", strict), func(b *testing.B) {
+			var opts []proxytest.Option
+			if strict {
+				opts = append(opts, proxytest.WithStrictSessions())
+			}
+			px, url, _ := startProxy(b, append(opts, proxytest.WithMaxConnections(1))...)
+			pool := newPool(b, url, signedBy(px), proxy.WithMaxConns(1))
+			for b.Loop() {
+				exec(b, pool, "select 1")
+			}
+		})
 	}
 }

@@ -4,11 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
 )
 
@@ -65,24 +63,4 @@ func ExampleStats_Metrics() {
 	}
 	// Output:
 	// DatabaseConnectionsCurrentlySessionPinned 3 Count
-}
-
-// A test that fails if the program under test pins sessions, but for the one that listens.
-func ExampleRequireNoPins() {
-	var t *testing.T // the test's own
-	test := func(t *testing.T) {
-		px := proxytest.NewProxy(t, "postgres://app:secret@localhost/orders")
-		proxytest.RequireNoPins(t, px, proxytest.AllowRule("listen"))
-
-		pool, err := proxy.NewPool(t.Context(), px.URL("app", "orders"),
-			proxy.WithDialer(px.DialContext)) // which tells the proxy who sends what
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer pool.Close()
-		// … the program, with this pool
-	}
-	if t != nil {
-		test(t)
-	}
 }

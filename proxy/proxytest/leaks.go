@@ -22,8 +22,9 @@ import (
 // WithStrictSessions compares the session state of a database connection whenever a client gives it
 // back with what it was when it was opened, behind the initialization query: settings, role, prepared
 // statements (of SQL), cursors, temporary objects, notification channels, advisory locks. What is new
-// is a [Leak]. RDS Proxy does no such thing, and it costs a query of a millisecond or a few per
-// transaction, during which the database connection is not in the pool. The default is not to.
+// is a [Leak]. RDS Proxy does no such thing. It costs a query per transaction, of about 7 ms on two busy
+// cores and more with many functions in the database, during which the database connection is not in
+// the pool; the client does not wait for it unless it needs that connection. The default is not to.
 func WithStrictSessions() Option { return func(c *config) { c.strict = true } }
 
 // A Leak is session state that a client left on a database connection without being pinned to it.

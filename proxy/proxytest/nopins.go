@@ -14,6 +14,10 @@ import (
 // names the statement, the reason, the caller's file and line, and what to do instead. A statement in a
 // session that is pinned already counts too, as does one that pins in a test which shares p.
 //
+//	px := proxytest.NewProxy(t, backendDSN)
+//	proxytest.RequireNoPins(t, px, proxytest.AllowRule("listen"))
+//	pool, err := proxy.NewPool(ctx, px.URL("app", "orders"), proxy.WithDialer(px.DialContext))
+//
 // The caller is exact for connections made by [Proxy.DialContext] or known to [Proxy.Trace]; see there
 // for others. Programs in
 // other languages can put it in a comment of the statement
