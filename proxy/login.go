@@ -116,7 +116,7 @@ func newLogin(cfg *pgconn.Config, o *options, kind Kind) login {
 		l.source = func(ctx context.Context, _ target, _ string) (secrets.Credentials, error) {
 			return o.source.Credentials(ctx)
 		}
-		if r, ok := o.source.(secrets.Rejected); ok {
+		if r, ok := o.source.(secrets.Rotating); ok {
 			l.rejected = r.Rejected
 		}
 	case o.iam, kind.IsRDS() && cfg.Password == "":

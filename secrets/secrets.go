@@ -1,8 +1,9 @@
 // Package secrets says where a connection's user name and password come from.
 //
 // A [Source] is asked once for every new connection, so whatever it returns may
-// change while the service runs: that is how rotation is followed. [Static] and
-// [Func] cover fixed and computed credentials.
+// change while the service runs: that is how rotation is followed. [FromManager]
+// reads AWS Secrets Manager, [FromFile] and [FromPassfile] read files that something
+// else keeps up to date, [Static] and [Func] cover fixed and computed credentials.
 //
 // [Credentials] do not print their password: not with fmt, log/slog or encoding/json.
 // (Inside an unexported field of another struct fmt calls no methods, and prints what
@@ -19,14 +20,27 @@ import (
 // Source supplies the credentials for a new connection. It must be safe for
 // concurrent use, return promptly (it runs inside the connect attempt's deadline)
 // and end with ctx.
+//
+// When the server refuses what a Source returned, the Source is asked once more, and
+// a second refusal is final. A Source whose secret is replaced while the service runs
+// should also be [Rotating], and one with something to say about its secret a
+// [fmt.Stringer]: errors about refused credentials quote it.
 type Source interface {
 	Credentials(ctx context.Context) (Credentials, error)
 }
 
-// Rejected is implemented by sources that want to know that a server refused
-// credentials they handed out (SQLSTATE 28P01 or 28000), for example to drop a
-// cached value before they are asked again.
-type Rejected interface {
+// Rotating is implemented by sources whose secret somebody else replaces while the
+// service runs. Between the moment the database has the new password and the moment
+// the source has it, new logins are refused; so for a Rotating source a refusal is
+// not final: the pool asks it about once a second until it returns something else, or
+// until the connect's budget ends, and tries the refused credentials again from time
+// to time. Connections that were opened with credentials that have since been
+// replaced are retired; see proxy.WithRetirement.
+type Rotating interface {
+	Source
+	// Rejected says that a server refused c (SQLSTATE 28P01 or 28000): what
+	// Credentials returns next must not come from a cache that is older than this
+	// call. It must return promptly and may be called for the same c again.
 	Rejected(ctx context.Context, c Credentials)
 }
 
