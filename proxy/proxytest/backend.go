@@ -105,6 +105,9 @@ func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info st
 	}
 	conn, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
+		if cp.p.waitsForSecret(err) {
+			return nil, nil, nil, errStaleSecret
+		}
 		return nil, nil, nil, classifyConnectError(err)
 	}
 	if cp.p.cfg.initQuery != "" {

@@ -85,6 +85,7 @@ func (s *clientSession) logf(level slog.Level, format string, args ...any) {
 // run is the session, from the first byte to the last.
 func (s *clientSession) run() {
 	defer s.p.forget(s)
+	defer s.signedOff()
 	s.p.counters.clients.Add(1)
 	defer s.p.counters.clients.Add(-1)
 	err := s.setUp()

@@ -38,6 +38,9 @@ type config struct {
 	dial           pgconn.DialFunc
 	logger         *slog.Logger
 	onLogin        []func(Login)
+	secrets        []func() (user, password string)
+	secretRefresh  time.Duration
+	staleSecret    StaleSecretReply
 }
 
 const defaultHost = "app.proxy-0123456789ab.eu-west-1.rds.amazonaws.com"

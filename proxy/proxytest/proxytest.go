@@ -22,6 +22,7 @@
 //     database connection to the next.
 //   - Pinning, decided by a lexer on the statement, with the log line RDS Proxy writes. RULES.md, beside
 //     this file, lists each rule with its source and how sure it is; [Rules] has the same.
+//   - Secrets that rotate ([WithSecret]): only the current version counts, and only its user.
 //   - Failover: idle client connections live on, the others are cut, new requests wait.
 //   - A client that goes away in mid-request: its database connection is closed, its query is not
 //     cancelled.
@@ -34,7 +35,7 @@
 //
 // # What is not
 //
-//   - MD5 and SCRAM-SHA-256-PLUS, end-to-end IAM, Secrets Manager itself.
+//   - MD5 and SCRAM-SHA-256-PLUS, end-to-end IAM, Secrets Manager itself (see package secretstest).
 //   - Limits on the number and rate of client connections, IAM throttling.
 //   - Reader endpoints, blue/green switchover, session reset on release.
 //   - TLS 1.3 with ChaCha20 is accepted if the client insists (Go cannot switch it off).
@@ -164,6 +165,7 @@ func Start(ctx context.Context, backendDSN string, opts ...Option) (*Proxy, erro
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	p.pool = newConnPool(p, backend, cfg.maxConnections)
+	p.followSecrets()
 	p.wg.Go(p.accept)
 	p.mu.Lock()
 	p.stopWatch = context.AfterFunc(ctx, func() { _ = p.Close() })

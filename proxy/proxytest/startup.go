@@ -60,6 +60,9 @@ func (s *clientSession) setUp() error {
 	if err := s.signIn(); err != nil {
 		return err
 	}
+	if err := s.signedIn(); err != nil {
+		return err
+	}
 	s.p.counters.succeeded.Add(1)
 	statuses := s.p.pool.parameterStatuses(s.p.ctx, s.info)
 	hello := encode(&pgproto3.AuthenticationOk{})

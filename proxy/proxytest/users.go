@@ -12,6 +12,8 @@ type userDirectory struct {
 
 	mu    sync.Mutex
 	users map[string]userSecret
+
+	sessions map[*clientSession]string // the user who has signed in
 }
 
 type userSecret struct {
@@ -20,7 +22,7 @@ type userSecret struct {
 }
 
 func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
-	d := &userDirectory{mode: c.clientAuth, users: map[string]userSecret{}}
+	d := &userDirectory{mode: c.clientAuth, users: map[string]userSecret{}, sessions: map[*clientSession]string{}}
 	fallback := ""
 	if backend != nil {
 		fallback = backend.Password

@@ -41,6 +41,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
 const (
@@ -213,6 +215,18 @@ func (s *Server) Current(nameOrARN string) string {
 		}
 	}
 	return ""
+}
+
+// Credentials reads user name and password of a secret's current value, for
+// proxytest.WithSecret. Both are "" while there is none that can be read.
+func (s *Server) Credentials(nameOrARN string) func() (user, password string) {
+	return func() (user, password string) {
+		sec, err := secrets.Parse(nameOrARN, s.Current(nameOrARN))
+		if err != nil {
+			return "", ""
+		}
+		return sec.User, sec.Password
+	}
 }
 
 // Stats reads the counters.
