@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/retry"
+	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
 // sourceOf names where a startup parameter came from.
@@ -271,9 +272,15 @@ func asCredentialsError(err error, iam bool) error {
 		return err
 	}
 	var netErr net.Error
-	e := &credentialsError{err: err, temporary: retry.Classify(err).Retryable() || errors.As(err, &netErr)}
+	e := &credentialsError{err: err, temporary: retry.Classify(err).Retryable() || errors.As(err, &netErr) || isTemporary(err)}
 	if iam {
 		e.hint = "no AWS credentials to sign an IAM token with: give the task or function a role, or set AWS_PROFILE on a laptop; WithCredentials or a password in the connection string do without IAM"
 	}
 	return e
+}
+
+// isTemporary reports whether a secret could not be read for a reason that passes.
+func isTemporary(err error) bool {
+	e, ok := errors.AsType[*secrets.Error](err)
+	return ok && e.Temporary()
 }

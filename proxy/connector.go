@@ -100,11 +100,15 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 	}
 	err := retry.Do(ctx, policy, func(ctx context.Context) error {
 		if err := through.enter(ctx); err != nil {
+			if last != nil {
+				err = fmt.Errorf("%w; the last attempt: %w", err, last)
+			}
 			return err
 		}
 		taken, t, f, err := c.tryTargets(ctx, tries)
 		if taken != nil {
 			taken.expects(who)
+			tries.opened(taken, t)
 		}
 		conn, to = taken, t
 		if err == nil {

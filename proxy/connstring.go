@@ -232,7 +232,7 @@ func keywordValue(key, in string) (value, rest string, err error) {
 
 // knownKeys are the keywords that are not startup parameters.
 var knownKeys = []string{
-	"host", "hostaddr", "port", "database", "user", "password", "passfile", "connect_timeout",
+	"host", "hostaddr", "port", "database", "user", "password", "passfile", "secret", "connect_timeout",
 	"sslmode", "sslkey", "sslcert", "sslcertmode", "sslrootcert", "sslnegotiation", "sslpassword", "sslsni",
 	"krbspn", "krbsrvname", "target_session_attrs", "min_protocol_version", "max_protocol_version", "channel_binding", "require_auth",
 	"pool_max_conns", "pool_min_conns", "pool_min_idle_conns", "pool_max_conn_lifetime", "pool_max_conn_idle_time",

@@ -108,6 +108,7 @@ type handedConn struct {
 	written atomic.Uint64
 	tap     tap
 	remote  net.Addr
+	opening opening // the credentials it was opened with
 }
 
 func handOver(conn net.Conn, l *loginReader) *handedConn {

@@ -43,26 +43,36 @@ func newIAMSigner(cfg *aws.Config, region string) *iamSigner {
 		s.load = func(context.Context) (aws.CredentialsProvider, error) { return cached, nil }
 		return s
 	}
-	var loaded aws.CredentialsProvider
-	turn := make(chan struct{}, 1) // a mutex whose wait ends with the context
+	load := defaultAWSConfig()
 	s.load = func(ctx context.Context) (aws.CredentialsProvider, error) {
+		def, err := load(ctx)
+		return def.Credentials, err
+	}
+	return s
+}
+
+// defaultAWSConfig loads the SDK's default configuration when it is first needed.
+func defaultAWSConfig() func(context.Context) (aws.Config, error) {
+	var loaded *aws.Config
+	turn := make(chan struct{}, 1) // a mutex whose wait ends with the context
+	return func(ctx context.Context) (aws.Config, error) {
 		select {
 		case turn <- struct{}{}:
 		case <-ctx.Done():
-			return nil, context.Cause(ctx)
+			return aws.Config{}, context.Cause(ctx)
 		}
 		defer func() { <-turn }()
 		if loaded != nil {
-			return loaded, nil
+			return *loaded, nil
 		}
-		def, err := config.LoadDefaultConfig(ctx)
+		cfg, err := config.LoadDefaultConfig(ctx)
 		if err != nil {
-			return nil, fmt.Errorf("loading the AWS configuration: %w", err)
+			return aws.Config{}, fmt.Errorf("loading the AWS configuration: %w", err)
 		}
-		loaded = cacheCredentials(def.Credentials)
-		return loaded, nil
+		cfg.Credentials = cacheCredentials(cfg.Credentials)
+		loaded = &cfg
+		return cfg, nil
 	}
-	return s
 }
 
 // cacheCredentials makes concurrent connects share one retrieval.

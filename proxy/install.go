@@ -66,6 +66,9 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	if r := c.login.rotation; r != nil {
+		r.log, r.calm = c.log, c.gate.healthy
+	}
 	c.base = attemptConfig(&conn.Config)
 	c.install(cfg)
 	o.limit(cfg, first, s)
@@ -131,6 +134,9 @@ func (c *connector) install(cfg *pgxpool.Config) {
 		return nil
 	}
 	conn.Tracer = ours
+	if r := c.login.rotation; r != nil {
+		r.retire(cfg)
+	}
 }
 
 // rejectReadOnly closes a connection whose server says it is read-only (25006): after

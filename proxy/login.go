@@ -1,13 +1,22 @@
 package proxy
 
-// As whom a connection logs in, and what happens when the server refuses: the source
-// is asked once more, because a token may have been signed with credentials that
-// expired and a secret may have been rotated, and a second refusal is final.
+// As whom a connection logs in, and what happens when the server refuses.
+//
+// The source is asked once more, at once: a token may have been signed with credentials
+// that expired, and a secret may have been rotated. For a source that does not rotate a
+// second refusal is final. One that does may be in the middle of a rotation, when the
+// database has the new password and the secret does not have it yet: it is asked about
+// once a second until the connect's budget ends. The gate sees to it that one connect of
+// a pool does that and the others wait, and what the server has refused one connect, no
+// other tries. So a rotation costs a pool at most as many refused logins as it may
+// make at a time (WithConnectLimit), one more after 1 s, 2 s and then every 4 s, and
+// one question to the source a second.
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -25,8 +34,11 @@ type login struct {
 	params   map[string]string
 	source   func(ctx context.Context, t target, user string) (secrets.Credentials, error)
 	rejected func(ctx context.Context, c secrets.Credentials)
-	iam      *iamSigner // nil unless tokens are signed here
-	fixed    bool       // the source always returns the same
+	iam      *iamSigner   // nil unless tokens are signed here
+	fixed    bool         // the source always returns the same
+	ofUser   bool         // what the source returns is the connection string's user's
+	rotation *rotation    // nil unless the source rotates
+	describe fmt.Stringer // the source, if it has something to say
 	// unasked connects fill the pool's minimum. Nobody waits for them, and the pool's
 	// Close cannot end them but waits for them, so they make one attempt. pgxpool gives
 	// them, and no others, a deadline.
@@ -38,15 +50,30 @@ type attempts struct {
 	login   login
 	count   int
 	last    secrets.Credentials // what the last attempt logged in with
+	given   secrets.Credentials // the same, as the source gave them
+	asked   uint64              // which question to the source they were the answer to
 	refused error               // the server's refusal of them, if it refused
 	starved int                 // failures to get credentials so far
 }
 
 func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentials, error) {
+	rotation := a.login.rotation
+	var asked uint64
+	if rotation != nil {
+		asked = rotation.asked.Add(1)
+	}
 	creds, err := a.login.source(ctx, t, a.login.user)
+	if err != nil && rotation != nil && ctx.Err() != nil {
+		if last, refusal := rotation.lastRefusal(); refusal != nil { // of the two, it tells more
+			a.count--
+			a.last = last
+			return creds, &unchangedError{fmt.Errorf("%w: %w", err, refusal)}
+		}
+	}
 	if err != nil {
 		return creds, asCredentialsError(err, a.login.iam != nil)
 	}
+	fromSource := creds
 	if creds.User == "" {
 		creds.User = a.login.user
 	}
@@ -56,12 +83,27 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 	if isToken(creds.Password) && !verifies(t.tls) {
 		return creds, &ConfigError{Source: "credentials", Problem: "they are an IAM token, which whoever reads it can use, and the connection to " + quote(t.endpoint.Host) + " does not prove who answers", Fix: "write sslmode=verify-full"}
 	}
-	if a.refused != nil && creds == a.last {
-		a.count-- // nobody was asked
+	switch {
+	case rotation != nil:
+		rotation.named(creds.User)
+		if refusal := rotation.forbids(creds); refusal != nil {
+			a.count-- // nobody was asked
+			a.last = creds
+			return creds, &unchangedError{refusal}
+		}
+	case a.refused != nil && creds == a.last:
+		a.count--
 		return creds, &sameCredentialsError{a.refused}
 	}
-	a.last = creds
+	a.last, a.given, a.asked = creds, fromSource, asked
 	return creds, nil
+}
+
+// opened notes on a connection with which credentials it was opened.
+func (a *attempts) opened(conn *handedConn, t *target) {
+	if r := a.login.rotation; r != nil {
+		conn.opening = r.opened(a.last, a.asked, t.endpoint.Kind)
+	}
 }
 
 // sameCredentialsError ends a connect whose source has nothing new after a refusal.
@@ -75,26 +117,58 @@ func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
 	if _, ok := errors.AsType[*sameCredentialsError](err); ok {
 		return finding{refused: true, cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
 	}
+	if _, ok := errors.AsType[*unchangedError](err); ok {
+		return finding{refused: true, cause: ErrCredentialsRejected, verdict: retry.NotExecuted, slow: true, hint: a.rejectedHint(err, t)}
+	}
 	f := diagnose(err, t.endpoint.Kind)
 	switch {
 	case f.refused:
-		if a.refused != nil || a.login.fixed {
-			f.verdict = retry.Permanent
-		}
-		a.refused = err
-		f.slow = a.login.iam != nil // tokens are dated to the second: one signed at once would be the same
-		if a.login.rejected != nil {
-			a.login.rejected(ctx, a.last)
-		}
-		if f.hint == "" {
-			f.hint = a.refusalHint(t)
-		}
-	case errors.Is(f.cause, ErrCredentials):
+		f = a.judgeRefusal(ctx, f, err, t)
+	case errors.Is(f.cause, ErrCredentials) && !isTemporary(err): // a throttled Secrets Manager gets the whole budget
 		if a.starved++; a.starved >= 3 {
 			f.verdict = retry.Permanent
 		}
 	}
 	return f
+}
+
+func (a *attempts) judgeRefusal(ctx context.Context, f finding, err error, t *target) finding {
+	if r := a.login.rotation; r != nil {
+		r.refuse(a.last, err)
+	} else if a.refused != nil || a.login.fixed {
+		f.verdict = retry.Permanent
+	}
+	a.refused = err
+	f.slow = a.login.iam != nil // tokens are dated to the second: one signed at once would be the same
+	if a.login.rejected != nil {
+		a.login.rejected(ctx, a.given)
+	}
+	if f.hint == "" || a.login.rotation != nil {
+		f.hint = a.rejectedHint(err, t)
+	}
+	return f
+}
+
+// rejectedHint says what may be behind a refusal.
+func (a *attempts) rejectedHint(err error, t *target) string {
+	r := a.login.rotation
+	if r == nil {
+		return a.refusalHint(t)
+	}
+	if isNoCredentials(err) {
+		if why := r.alternates(t.endpoint.Kind); why != "" {
+			return why
+		}
+	}
+	hint := "the source"
+	if a.login.describe != nil {
+		hint = a.login.describe.String()
+	}
+	hint += " has not changed since the server refused it, as during a rotation between its steps setSecret and finishSecret; if none is under way, "
+	if isNoCredentials(err) {
+		return hint + "the proxy has no secret for this user: register this one with it"
+	}
+	return hint + "user name or password in it are not the database's"
 }
 
 func (a *attempts) refusalHint(t *target) string {
@@ -116,8 +190,11 @@ func newLogin(cfg *pgconn.Config, o *options, kind Kind) login {
 		l.source = func(ctx context.Context, _ target, _ string) (secrets.Credentials, error) {
 			return o.source.Credentials(ctx)
 		}
+		l.describe, _ = o.source.(fmt.Stringer)
+		l.ofUser = o.passfile
 		if r, ok := o.source.(secrets.Rotating); ok {
 			l.rejected = r.Rejected
+			l.rotation = &rotation{within: orElse(o.retirement, defaultRetirement), log: o.logger}
 		}
 	case o.iam, kind.IsRDS() && cfg.Password == "":
 		l.iam = newIAMSigner(o.awsConfig, o.region)
@@ -139,7 +216,7 @@ func staticLogin(user, password string) func(context.Context, target, string) (s
 // user's BeforeConnect hook, or in a copy of the pool's configuration that was changed:
 // a password that was set is used as it is, and a user, database or parameter as well.
 func (l login) changedBy(cc *pgx.ConnConfig, user, password string) login {
-	if cc.Password != "" && cc.Password != password || l.fixed && cc.User != user {
+	if cc.Password != "" && cc.Password != password || (l.fixed || l.ofUser) && cc.User != user {
 		l = login{source: staticLogin(cc.User, cmp.Or(cc.Password, password)), fixed: true}
 	}
 	l.user, l.database, l.params = cc.User, cc.Database, cc.RuntimeParams

@@ -37,6 +37,9 @@ type options struct {
 	attempt   *time.Duration
 	connects  *int
 	errs      []error
+
+	retirement *time.Duration
+	passfile   bool // source is the password file that pgx would read once
 }
 
 // preset is a set of numbers that belong together. What they nest in, from RDS
@@ -100,8 +103,13 @@ func Lambda() Option {
 }
 
 // WithCredentials takes user name and password of each new connection from src. A
-// user name it returns replaces the connection string's. It excludes a password in
-// the connection string and [WithIAM].
+// user name it returns replaces the connection string's. It excludes a password or a
+// secret in the connection string and [WithIAM].
+//
+// If the server refuses them, src is asked once more; a source that rotates
+// ([secrets.Rotating], as [secrets.FromManager] and [secrets.FromFile] are) is asked until
+// the connect's budget ends ([WithConnectBudget]). That is what sits out a rotation, and also
+// what a wrong password in such a source takes to be reported.
 func WithCredentials(src secrets.Source) Option {
 	return func(o *options) {
 		if src == nil {
@@ -110,6 +118,23 @@ func WithCredentials(src secrets.Source) Option {
 		o.source = src
 	}
 }
+
+// WithRetirement says within which time after a rotation the connections are closed
+// that were opened with the old credentials, where the credentials come from a source
+// that rotates ([secrets.Rotating]). Each is closed at a random moment within d, when it
+// would next be handed out, and never while it is in use, nor while connects fail. 0
+// closes them the next time. The rotation counts from the first connection with the new
+// credentials. Default: 5 minutes. A d longer than connections live leaves them to that.
+func WithRetirement(d time.Duration) Option {
+	return func(o *options) {
+		if d < 0 {
+			o.fail("WithRetirement", fmt.Sprintf("%s is no duration to wait for", d), "give 0 or more, as 5*time.Minute")
+		}
+		o.retirement = &d
+	}
+}
+
+const defaultRetirement = 5 * time.Minute
 
 // WithIAM signs an IAM token for each new connection, also where the host is not an
 // RDS endpoint, and names the region to sign for; "" takes the host's region, or

@@ -25,6 +25,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
 // NewPool opens a pool. It checks everything that can be checked without the network
@@ -45,8 +47,20 @@ import (
 // know: an address to dial instead of resolving the host. The environment's PG*
 // variables cannot change server, user, database, or weaken anything; where they
 // fill a gap they are checked like the string itself.
+//
+// One more keyword takes user name and password from AWS Secrets Manager:
+// secret=NAME, or its ARN, as in
+//
+//	postgres://app.proxy-abc.eu-west-1.rds.amazonaws.com/orders?secret=prod/orders
+//	postgres:///?secret=prod/orders
+//
+// It is read as [secrets.FromManager] does, in the ARN's region, or the host's, or the
+// AWS configuration's, and with the credentials of [WithAWSConfig]. If the string lacks
+// host or database, as the second one does, they come from the secret, port included.
+// Then, and only then, NewPool waits: for that secret, within ctx and for 4 s at most. The
+// same holds for [WithCredentials] with a source that knows them.
 func NewPool(ctx context.Context, connString string, opts ...Option) (*pgxpool.Pool, error) {
-	cfg, err := parse(connString, opts)
+	cfg, err := parse(ctx, connString, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +72,7 @@ func NewPool(ctx context.Context, connString string, opts ...Option) (*pgxpool.P
 // a session is pinned. It takes the same connection strings and options as [NewPool]
 // and retries the same way, until its budget or ctx ends.
 func Connect(ctx context.Context, connString string, opts ...Option) (*pgx.Conn, error) {
-	cfg, err := parse(connString, opts)
+	cfg, err := parse(ctx, connString, opts)
 	if err != nil {
 		return nil, err
 	}
@@ -111,12 +125,21 @@ func collect(opts []Option) (*options, error) {
 	if o.source != nil && o.iam {
 		o.fail("WithIAM", "it excludes WithCredentials", "leave one of the two out")
 	}
+	if source, ok := o.source.(interface{ Validate() error }); ok {
+		if err := source.Validate(); err != nil {
+			problem, fix := err.Error(), "correct the source"
+			if e, ok := errors.AsType[*secrets.Error](err); ok {
+				problem, fix = "secret "+quote(e.Secret)+": "+e.Problem, e.Fix
+			}
+			o.fail("WithCredentials", problem, fix)
+		}
+	}
 	return o, errors.Join(o.errs...)
 }
 
 // parse reads the connection string, lets the environment fill its gaps, and builds a
 // configuration of it.
-func parse(connString string, opts []Option) (*pgxpool.Config, error) {
+func parse(ctx context.Context, connString string, opts []Option) (*pgxpool.Config, error) {
 	o, err := collect(opts)
 	if err != nil {
 		return nil, err
@@ -126,6 +149,12 @@ func parse(connString string, opts []Option) (*pgxpool.Config, error) {
 		return nil, err
 	}
 	if err := s.addEnvironment(os.LookupEnv); err != nil {
+		return nil, err
+	}
+	if err := s.takeSecret(o); err != nil {
+		return nil, err
+	}
+	if err := s.fillFromSecret(ctx, o); err != nil {
 		return nil, err
 	}
 	rds, local, err := s.checkHosts(o)

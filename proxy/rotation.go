@@ -1,0 +1,210 @@
+package proxy
+
+// What a pool knows about the rotation of its credentials: which ones are current, and
+// which connections were opened with earlier ones. Those work on, and are retired one
+// by one, so that no user or password is in use much longer than its secret says, and so
+// that the pool does not reconnect all at once.
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/secrets"
+)
+
+// rotation is one pool's. It compares credentials and keeps the current ones, which
+// the source has as well.
+type rotation struct {
+	within time.Duration
+	calm   func() bool // connects succeed
+	log    *slog.Logger
+
+	asked      atomic.Uint64 // counts the questions to the source, and so orders its answers
+	generation atomic.Int64  // grows with each change of the credentials
+
+	mu      sync.Mutex
+	current secrets.Credentials
+	of      uint64    // the question they were the answer to
+	since   time.Time // when they were first used
+	users   []string  // that the source has named: two, if it alternates
+	refused refusals
+}
+
+// opening is what a connection remembers of the credentials it was opened with.
+type opening struct {
+	generation  int64
+	retireAfter time.Duration // from when they were replaced
+}
+
+// named notes a user that the source has returned.
+func (r *rotation) named(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.users) < 2 && !slices.Contains(r.users, user) {
+		r.users = append(r.users, user)
+	}
+}
+
+// alternates is what to say of a source that has named more than one user, behind an
+// RDS Proxy; or "".
+func (r *rotation) alternates(kind Kind) string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !kind.IsProxy() || len(r.users) < 2 {
+		return ""
+	}
+	return "the secret alternates between the users " + quote(r.users[0]) + " and " + quote(r.users[1]) + ", and alternating-user rotation does not work behind RDS Proxy: " +
+		"the proxy knows the user of AWSCURRENT only, and with each rotation ends the sessions of the other and refuses its logins (https://github.com/aws/aws-cdk/issues/25568); " +
+		"rotate with the single-user strategy, whose gap this library sits out, or log in with IAM, or connect to the cluster's own endpoint"
+}
+
+// opened notes with which credentials a connection was opened: creds, the answer to
+// the question asked.
+func (r *rotation) opened(creds secrets.Credentials, asked uint64, kind Kind) opening {
+	r.mu.Lock()
+	o := opening{generation: r.generation.Load(), retireAfter: rand.N(r.within + 1)}
+	r.refused = refusals{}
+	switched := false
+	switch {
+	case r.of == 0 || creds == r.current:
+		r.current, r.of = creds, max(r.of, asked)
+	case asked > r.of:
+		switched = creds.User != r.current.User
+		r.current, r.of, r.since = creds, asked, time.Now()
+		o.generation = r.generation.Add(1)
+	default: // it took longer than a connection with newer ones
+		o.generation--
+	}
+	r.mu.Unlock()
+	if switched {
+		if why := r.alternates(kind); why != "" {
+			r.log.Warn("aurorapgx: alternating users behind RDS Proxy", slog.String("reason", why))
+		}
+	}
+	return o
+}
+
+// outdated reports whether a connection's time has come. While connects fail, it has not.
+func (r *rotation) outdated(o opening) bool {
+	newest := r.generation.Load()
+	if o.generation >= newest || !r.calm() {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return o.generation < newest-1 || time.Since(r.since) >= o.retireAfter
+}
+
+// retire makes the pool close outdated connections instead of handing them out. The
+// user's own hook is asked about the others.
+func (r *rotation) retire(cfg *pgxpool.Config) {
+	next := cfg.PrepareConn
+	if before := cfg.BeforeAcquire; next == nil && before != nil { // pgxpool forgets it when PrepareConn is set
+		next = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil }
+	}
+	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		if h := findHanded(conn.PgConn().Conn()); h != nil && r.outdated(h.opening) {
+			return false, nil
+		}
+		if next == nil {
+			return true, nil
+		}
+		return next(ctx, conn)
+	}
+}
+
+// findHanded looks for our connection below what a user's AfterNetConnect has put over it.
+func findHanded(conn net.Conn) *handedConn {
+	for {
+		if h, ok := conn.(*handedConn); ok {
+			return h
+		}
+		outer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return nil
+		}
+		conn = outer.NetConn()
+	}
+}
+
+// How long refused credentials are left alone before they are tried again, although
+// the source has nothing else: the server may have been behind the source, as an RDS
+// Proxy that has yet to notice a rotation, or somebody may have set the old password
+// again. It doubles from the first to the second.
+const (
+	againFirst = time.Second
+	againCap   = 4 * time.Second
+)
+
+// refusals are the credentials that the server has refused since it last took any. They
+// are the pool's and not a connect's, so that a refusal spares the others theirs.
+type refusals struct {
+	creds []secrets.Credentials
+	err   error         // the last refusal
+	again time.Time     // when they may be tried again
+	pause time.Duration // until then, when it was set
+}
+
+const maxRefusals = 8 // that are remembered
+
+// refuse notes that the server refused c.
+func (r *rotation) refuse(c secrets.Credentials, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused.err = err
+	if slices.Contains(r.refused.creds, c) {
+		return
+	}
+	r.refused.creds = append(r.refused.creds[max(0, len(r.refused.creds)-maxRefusals+1):], c)
+	r.refused.pause = againFirst
+	r.refused.again = time.Now().Add(againFirst)
+}
+
+// lastRefusal is the last refusal since the server took any credentials, or nil.
+func (r *rotation) lastRefusal() (secrets.Credentials, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused.err == nil {
+		return secrets.Credentials{}, nil
+	}
+	return r.refused.creds[len(r.refused.creds)-1], r.refused.err
+}
+
+// forbids returns the refusal for which c is not to be tried now, or nil. Of those who
+// ask when the time has come, one is told to try.
+func (r *rotation) forbids(c secrets.Credentials) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := time.Now()
+	switch {
+	case !slices.Contains(r.refused.creds, c):
+		return nil
+	case now.Before(r.refused.again):
+		return r.refused.err
+	}
+	r.refused.pause = min(2*r.refused.pause, againCap)
+	r.refused.again = now.Add(r.refused.pause)
+	return nil
+}
+
+// unchangedError is an attempt that was not made, because the source had nothing but
+// what had been refused.
+type unchangedError struct{ refusal error }
+
+func (e *unchangedError) Error() string { return e.refusal.Error() }
+func (e *unchangedError) Unwrap() error { return e.refusal }
+
+// isNoCredentials recognizes RDS Proxy's refusal of users it has no secret for.
+func isNoCredentials(err error) bool {
+	return strings.Contains(err.Error(), "no credentials for the role")
+}
