@@ -1,12 +1,13 @@
 # make test        all tests of all modules, race detector on, with a real PostgreSQL
 # make lint        golangci-lint over all modules
 # make bench       what our pool costs beside plain pgxpool, in one run
+# make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
 MODULES := . internal/pgtest internal/integration examples
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint bench quickstart tidy fuzz
+.PHONY: test lint bench rotations quickstart tidy fuzz
 
 test:
 	@scripts/test.sh
@@ -16,6 +17,10 @@ lint:
 
 bench:
 	cd internal/integration && go test -run '^$$' -bench . -benchtime 10s .
+	go test -run '^$$' -bench . ./secrets
+
+rotations:
+	cd internal/integration && AURORAPGX_ROTATIONS=100 go test -race -count 1 -timeout 40m -run 'Rotations(Direct|BehindAProxy)' -v .
 
 quickstart:
 	go -C examples run ./quickstart
@@ -23,6 +28,7 @@ quickstart:
 fuzz:
 	go test -run '^$$' -fuzz FuzzConnString -fuzztime 30s ./proxy
 	go test -run '^$$' -fuzz FuzzParseEndpoint -fuzztime 30s ./proxy
+	go test -run '^$$' -fuzz FuzzParse$$ -fuzztime 30s ./secrets
 	go test -run '^$$' -fuzz FuzzLexer -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
 	go test -run '^$$' -fuzz FuzzQuoted -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
 

@@ -73,50 +73,56 @@ func (f *File) Validate() error {
 	return nil
 }
 
-// readDirectory reads until two readings agree: Kubernetes replaces all files at once,
-// possibly between the reading of one and the next.
+// readDirectory reads one version of the secret: Kubernetes replaces all files at once,
+// by pointing the link ..data to another directory, and then removes the former one.
 func (f *File) readDirectory() (Secret, error) {
-	before, err := f.readFields()
-	for range 3 {
+	const attempts = 5
+	for attempt := 1; ; attempt++ {
+		dir, err := filepath.EvalSymlinks(filepath.Join(f.path, "..data"))
+		if errors.Is(err, fs.ErrNotExist) {
+			dir, err = filepath.EvalSymlinks(f.path)
+		}
 		if err != nil {
-			break
+			return Secret{}, fileError(f.path, err)
 		}
-		var after Secret
-		if after, err = f.readFields(); after == before {
-			return after, err
+		s, err := f.readFields(dir)
+		if errors.Is(err, fs.ErrNotExist) && attempt < attempts {
+			continue
 		}
-		before = after
+		return s, err
 	}
-	return Secret{}, err
 }
 
-func (f *File) readFields() (Secret, error) {
-	var s Secret
-	for name, into := range map[string]*string{"username": &s.User, "password": &s.Password, "host": &s.Host, "dbname": &s.Database} {
-		text, err := readLine(filepath.Join(f.path, name))
-		if err != nil && (name == "username" || name == "password" || !errors.Is(err, fs.ErrNotExist)) {
+func (f *File) readFields(dir string) (Secret, error) {
+	bad := func(field, problem, fix string) (Secret, error) {
+		return Secret{}, &Error{Secret: f.path, Field: field, Problem: problem, Fix: fix}
+	}
+	var (
+		s    Secret
+		port string
+	)
+	for _, field := range []struct {
+		name     string
+		required bool
+		into     *string
+	}{{"username", true, &s.User}, {"password", true, &s.Password}, {"host", false, &s.Host}, {"port", false, &port}, {"dbname", false, &s.Database}} {
+		text, err := readLine(filepath.Join(dir, field.name))
+		switch {
+		case err != nil && (field.required || !errors.Is(err, fs.ErrNotExist)):
 			return Secret{}, err
+		case field.required && text == "":
+			return bad(field.name, "is empty", "expected a file "+field.name+" with the "+field.name+" in it")
+		case strings.ContainsRune(text, 0):
+			return bad(field.name, "contains a NUL byte", "PostgreSQL allows none")
 		}
-		if strings.ContainsRune(text, 0) {
-			return Secret{}, &Error{Secret: f.path, Field: name, Problem: "contains a NUL byte", Fix: "PostgreSQL allows none"}
-		}
-		*into = text
+		*field.into = text
 	}
-	for name, value := range map[string]string{"username": s.User, "password": s.Password} {
-		if value == "" {
-			return Secret{}, &Error{Secret: f.path, Field: name, Problem: "is empty", Fix: "expected a file " + name + " with the " + name + " in it"}
+	if port != "" {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil || n == 0 {
+			return bad("port", "is no port", "expected a number from 1 to 65535")
 		}
-	}
-	text, err := readLine(filepath.Join(f.path, "port"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Secret{}, err
-	}
-	if text != "" {
-		port, err := strconv.ParseUint(text, 10, 16)
-		if err != nil || port == 0 {
-			return Secret{}, &Error{Secret: f.path, Field: "port", Problem: "is no port", Fix: "expected a number from 1 to 65535"}
-		}
-		s.Port = uint16(port)
+		s.Port = uint16(n)
 	}
 	return s, nil
 }
