@@ -8,9 +8,9 @@ package proxy
 // database has the new password and the secret does not have it yet: it is asked about
 // once a second until the connect's budget ends. The gate sees to it that one connect of
 // a pool does that and the others wait, and what the server has refused one connect, no
-// other tries. So a rotation costs a pool at most as many refused logins as it may
-// make at a time (WithConnectLimit), one more after 1 s, 2 s and then every 4 s, and
-// one question to the source a second.
+// other tries. So a rotation costs a pool as many refused logins as it may make at a time
+// (WithConnectLimit), and at most twice that if it begins or ends under their hands, one more
+// after 1 s, 2 s and then every 4 s, and one question to the source a second.
 
 import (
 	"cmp"
@@ -36,7 +36,6 @@ type login struct {
 	rejected func(ctx context.Context, c secrets.Credentials)
 	iam      *iamSigner   // nil unless tokens are signed here
 	fixed    bool         // the source always returns the same
-	ofUser   bool         // what the source returns is the connection string's user's
 	rotation *rotation    // nil unless the source rotates
 	describe fmt.Stringer // the source, if it has something to say
 	// unasked connects fill the pool's minimum. Nobody waits for them, and the pool's
@@ -191,7 +190,6 @@ func newLogin(cfg *pgconn.Config, o *options, kind Kind) login {
 			return o.source.Credentials(ctx)
 		}
 		l.describe, _ = o.source.(fmt.Stringer)
-		l.ofUser = o.passfile
 		if r, ok := o.source.(secrets.Rotating); ok {
 			l.rejected = r.Rejected
 			l.rotation = &rotation{within: orElse(o.retirement, defaultRetirement), log: o.logger}
@@ -216,7 +214,7 @@ func staticLogin(user, password string) func(context.Context, target, string) (s
 // user's BeforeConnect hook, or in a copy of the pool's configuration that was changed:
 // a password that was set is used as it is, and a user, database or parameter as well.
 func (l login) changedBy(cc *pgx.ConnConfig, user, password string) login {
-	if cc.Password != "" && cc.Password != password || (l.fixed || l.ofUser) && cc.User != user {
+	if cc.Password != "" && cc.Password != password || l.fixed && cc.User != user {
 		l = login{source: staticLogin(cc.User, cmp.Or(cc.Password, password)), fixed: true}
 	}
 	l.user, l.database, l.params = cc.User, cc.Database, cc.RuntimeParams

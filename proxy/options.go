@@ -39,7 +39,6 @@ type options struct {
 	errs      []error
 
 	retirement *time.Duration
-	passfile   bool // source is the password file that pgx would read once
 }
 
 // preset is a set of numbers that belong together. What they nest in, from RDS

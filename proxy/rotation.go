@@ -109,8 +109,8 @@ func (r *rotation) outdated(o opening) bool {
 // user's own hook is asked about the others.
 func (r *rotation) retire(cfg *pgxpool.Config) {
 	next := cfg.PrepareConn
-	if before := cfg.BeforeAcquire; next == nil && before != nil { // pgxpool forgets it when PrepareConn is set
-		next = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil }
+	if before := cfg.BeforeAcquire; next == nil && before != nil { //nolint:staticcheck // pgxpool forgets it when PrepareConn is set
+		next = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil } //nolint:unparam // the hook's type
 	}
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if h := findHanded(conn.PgConn().Conn()); h != nil && r.outdated(h.opening) {

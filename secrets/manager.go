@@ -223,7 +223,7 @@ func (m *Manager) Rejected(_ context.Context, c Credentials) {
 func (m *Manager) String() string {
 	s := "secret " + strconv.Quote(m.name)
 	if h := m.current.Load(); h != nil {
-		s += fmt.Sprintf(" (%s", h.stage)
+		s += " (" + h.stage
 		if h.version != "" {
 			s += ", version " + h.version
 		}

@@ -356,3 +356,21 @@ func TestManagerOptionsThatCannotWork(t *testing.T) {
 		t.Error("a misconfigured source asked")
 	}
 }
+
+// What a service does with a secret in AWS Secrets Manager, here one that runs inside
+// the example.
+func ExampleFromManager() {
+	srv, err := secretstest.Start()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer srv.Close()
+	srv.Put("prod/orders", `{"username":"app","password":"correct-horse","host":"app.proxy-abc.eu-west-1.rds.amazonaws.com"}`)
+
+	client := secretsmanager.NewFromConfig(srv.Config()) // in a service: config.LoadDefaultConfig's
+	src := secrets.FromManager(client, "prod/orders", secrets.FallbackStages("AWSPENDING"))
+	c, err := src.Credentials(context.Background())
+	fmt.Println(c, err)
+	// Output: {User:app Password:[redacted]} <nil>
+}

@@ -143,13 +143,13 @@ func (r *reader) fail(field, problem, fix string) {
 
 func (r *reader) required(key, what string) string {
 	if _, ok := r.fields[key]; !ok {
-		fix := "expected " + what
+		fix, misspelt := "expected "+what, ""
 		for other := range r.fields {
 			if strings.EqualFold(other, key) {
-				fix += "; there is " + strconv.Quote(other) + ", and names are case-sensitive"
+				misspelt = "; there is " + strconv.Quote(other) + ", and names are case-sensitive"
 			}
 		}
-		r.fail(key, "is missing", fix+"; Keys reads a secret with other names")
+		r.fail(key, "is missing", fix+misspelt+"; Keys reads a secret with other names")
 		return ""
 	}
 	s := r.optional(key, what)

@@ -131,12 +131,13 @@ type load struct {
 	stop             chan struct{}
 	requests, failed atomic.Int64
 	slowest          atomic.Int64
+	served           [32]atomic.Int64 // for each worker, when the last request began that was answered
 }
 
 func startLoad(tb testing.TB, pool *pgxpool.Pool) *load {
 	tb.Helper()
 	l := &load{stop: make(chan struct{})}
-	for range 32 {
+	for worker := range l.served {
 		l.wg.Go(func() {
 			for {
 				select {
@@ -150,6 +151,7 @@ func startLoad(tb testing.TB, pool *pgxpool.Pool) *load {
 				if took := int64(time.Since(start)); took > l.slowest.Load() {
 					l.slowest.Store(took)
 				}
+				l.served[worker].Store(start.UnixNano())
 				l.requests.Add(1)
 				if err != nil && l.failed.Add(1) <= 3 {
 					tb.Error(err)
@@ -163,6 +165,17 @@ func startLoad(tb testing.TB, pool *pgxpool.Pool) *load {
 func (l *load) finish() {
 	close(l.stop)
 	l.wg.Wait()
+}
+
+// servedSince reports whether every worker has had an answer to a request that began
+// after at.
+func (l *load) servedSince(at time.Time) bool {
+	for i := range l.served {
+		if l.served[i].Load() < at.UnixNano() {
+			return false
+		}
+	}
+	return true
 }
 
 // figures are what one rotation cost.
@@ -185,9 +198,11 @@ func rotateUnderLoad(t *testing.T, r *rotating, strategy secretstest.Strategy, c
 		if err := r.srv.Rotate(t.Context(), r.id, secretstest.Rotation{AdminDSN: r.adminDSN, Strategy: strategy, Window: window}); err != nil {
 			t.Fatal(err)
 		}
-		// Every connection of before has ended when 1.5 s have passed, and a second after it everybody has
-		// the new credentials.
-		time.Sleep(1500*time.Millisecond + rand.N(time.Second))
+		// A second from now the connections of before have ended. What comes after that is served on new ones.
+		over := time.Now().Add(1100 * time.Millisecond)
+		for !l.servedSince(over) {
+			time.Sleep(20 * time.Millisecond)
+		}
 		all = append(all, figures{window, int64(r.srv.Stats().GetSecretValue - before - 1), count.refused() - refused})
 	}
 	l.finish()
@@ -215,8 +230,8 @@ func reportRotations(t *testing.T, l *load, all []figures) {
 		if most := 5 + 2*int64(f.window/time.Second+2); f.asked > most {
 			t.Errorf("%d reads of the secret in a rotation with a window of %s, more than %d", f.asked, f.window, most)
 		}
-		// The connect limit's, then one after 1 s, 2 s and every 4 s.
-		if most := 4 + 4 + int64(f.window/(4*time.Second)); f.refused > most {
+		// The connect limit's, twice, then one after 1 s, 2 s and every 4 s.
+		if most := 2*4 + 2 + int64((f.window+2*time.Second)/(4*time.Second)); f.refused > most {
 			t.Errorf("%d refused logins in a rotation with a window of %s, more than %d", f.refused, f.window, most)
 		}
 	}
