@@ -11,6 +11,7 @@ import (
 
 	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/secrets"
+	"github.com/aurorapgx/aurorapgx/secrets/secretstest"
 )
 
 // A service opens its pool at the start, before the server has to be there.
@@ -67,6 +68,27 @@ func ExampleConfigure() {
 	defer pool.Close()
 	fmt.Println(pool.Config().MaxConns, len(pool.Config().ConnConfig.Fallbacks))
 	// Output: 25 0
+}
+
+// User name and password from AWS Secrets Manager, followed through each rotation. In
+// DATABASE_URL the same is postgres://HOST/orders?secret=prod/orders.
+func ExampleWithCredentials() {
+	ctx := context.Background()
+	srv, err := secretstest.Start() // in a service: AWS
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer srv.Close()
+	srv.Put("prod/orders", `{"username":"app","password":"correct-horse","host":"app.proxy-abc.eu-west-1.rds.amazonaws.com","dbname":"orders"}`)
+
+	src := secrets.FromManager(srv.Client(), "prod/orders")
+	pool, err := proxy.NewPool(ctx, "postgres:///", proxy.WithCredentials(src)) // host and database from the secret, too
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer pool.Close()
+	fmt.Println(pool.Config().ConnConfig.Host, pool.Config().ConnConfig.Database)
+	// Output: app.proxy-abc.eu-west-1.rds.amazonaws.com orders
 }
 
 func ExampleParseEndpoint() {
