@@ -258,9 +258,9 @@ type Alarms struct {
 	// TopicARN is the SNS topic that hears of alarms and of their end. Default: nobody
 	// hears, the alarms are seen on the dashboard.
 	TopicARN string `json:"topicARN,omitempty"`
-	// Period is the time one data point covers: 10, 20 or 30 seconds, or whole minutes up
-	// to an hour. Default 5 minutes. An alarm needs 5 of 6 data points, so that a
-	// peak that scaling deals with is none.
+	// Period is the time one data point covers: whole minutes up to an hour, because RDS
+	// publishes one value a minute. Default 5 minutes. An alarm on something sustained
+	// needs 5 of 6 data points, so that a peak that scaling deals with is none.
 	Period time.Duration `json:"period,omitempty"`
 	// ACUPercent is the share of the maximum capacity an instance may use, sustained.
 	// Default 80.

@@ -1,0 +1,136 @@
+package aurora
+
+// The RDS Proxy in front of the cluster, and the role it works with.
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+const docProxy = docAUG + "rds-proxy.html"
+
+func (s Spec) addProxy(t *template) {
+	t.addLogGroup("ProxyLogs", "/aws/rds/proxy/"+s.Name, "keeps the proxy's log for a limited time; RDS would create it to keep it forever", s.LogDays)
+	policy := props{"PolicyName": "connect", "PolicyDocument": statements(s.proxyStatements()...)}
+	t.add("ProxyRole", "AWS::IAM::Role", "lets the proxy log in to the cluster as the users of this template, and as no one else",
+		docAUG+"rds-proxy-iam-setup.html", props{
+			"AssumeRolePolicyDocument": assumedBy("rds.amazonaws.com"),
+			"Policies":                 []props{policy},
+		})
+	p := props{
+		"DBProxyName":         s.Name,
+		"EngineFamily":        "POSTGRESQL",
+		"RequireTLS":          true,
+		"IdleClientTimeout":   seconds(s.Proxy.IdleClientTimeout),
+		"DebugLogging":        s.Proxy.DebugLogging,
+		"RoleArn":             getAtt("ProxyRole", "Arn"),
+		"VpcSubnetIds":        ref("SubnetIds"),
+		"VpcSecurityGroupIds": []any{getAtt("ProxySecurityGroup", "GroupId")},
+	}
+	if s.Auth == IAM {
+		p["DefaultAuthScheme"] = "IAM_AUTH"
+	} else {
+		var auth []props
+		for _, u := range s.Users {
+			auth = append(auth, props{
+				"AuthScheme": "SECRETS", "IAMAuth": "DISABLED", "ClientPasswordAuthType": "POSTGRES_SCRAM_SHA_256",
+				"SecretArn": ref("Secret" + logicalName(u.Name)),
+			})
+		}
+		p["Auth"] = auth
+	}
+	t.add("Proxy", "AWS::RDS::DBProxy", "shares the cluster's connections among many clients, and keeps the clients' through a failover", docProxy, p).
+		DependsOn = []string{"ProxyLogs"}
+
+	pool := props{
+		"MaxConnectionsPercent":     s.Proxy.MaxConnectionsPercent,
+		"MaxIdleConnectionsPercent": s.Proxy.MaxIdleConnectionsPercent,
+		"ConnectionBorrowTimeout":   seconds(s.Proxy.BorrowTimeout),
+	}
+	if query := s.initQuery(); query != "" {
+		pool["InitQuery"] = query
+	}
+	t.add("ProxyTargets", "AWS::RDS::DBProxyTargetGroup", "tells the proxy its cluster; waits for the instances, without which it would find nobody",
+		docAUG+"rds-proxy-connections.html", props{
+			"DBProxyName": ref("Proxy"), "TargetGroupName": "default",
+			"DBClusterIdentifiers":            []any{ref("Cluster")},
+			"ConnectionPoolConfigurationInfo": pool,
+		}).DependsOn = append(s.instances(), "ClusterFromProxy")
+
+	if s.hasReaderEndpoint() {
+		t.add("ProxyReaderEndpoint", "AWS::RDS::DBProxyEndpoint", "leads to the readers, through the proxy", docAUG+"rds-proxy-endpoints.html", props{
+			"DBProxyName": ref("Proxy"), "DBProxyEndpointName": s.Name + "-read-only", "TargetRole": "READ_ONLY",
+			"VpcSubnetIds":        ref("SubnetIds"),
+			"VpcSecurityGroupIds": []any{getAtt("ProxySecurityGroup", "GroupId")},
+		})
+	}
+}
+
+// hasReaderEndpoint reports whether the proxy has an endpoint for the readers.
+func (s Spec) hasReaderEndpoint() bool {
+	return !s.Proxy.Off && len(s.Readers) > 0 && !s.Proxy.NoReaderEndpoint
+}
+
+// proxyStatements let the proxy log in: with IAM as each user of the cluster, else with
+// each user's secret. End-to-end IAM without the former fails at the database.
+func (s Spec) proxyStatements() []props {
+	if s.Auth == IAM {
+		var users []any
+		for _, u := range s.Users {
+			users = append(users, dbUserARN(getAtt("Cluster", "DBClusterResourceId"), u.Name))
+		}
+		return []props{allow([]string{"rds-db:connect"}, users)}
+	}
+	var secrets []any
+	for _, u := range s.Users {
+		secrets = append(secrets, ref("Secret"+logicalName(u.Name)))
+	}
+	return s.readSecrets(secrets...)
+}
+
+// readSecrets are the statements that let someone read exactly these secrets.
+func (s Spec) readSecrets(arns ...any) []props {
+	return append([]props{allow([]string{"secretsmanager:GetSecretValue"}, arns)}, s.keyStatement([]string{"kms:Decrypt"})...)
+}
+
+// dbUserARN names one user of one proxy or cluster.
+// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
+func dbUserARN(resource any, user string) any {
+	return join(sub("arn:${AWS::Partition}:rds-db:${AWS::Region}:${AWS::AccountId}:dbuser:"), resource, "/"+user)
+}
+
+// resourceID is the part of a client's policy that names the server: the proxy's id is
+// the last part of its ARN.
+func (s Spec) resourceID() any {
+	if s.Proxy.Off {
+		return getAtt("Cluster", "DBClusterResourceId")
+	}
+	return selectFrom(6, split(":", getAtt("Proxy", "DBProxyArn")))
+}
+
+// initQuery sets the session settings on each new database connection of the proxy.
+func (s Spec) initQuery() string {
+	var sets []string
+	for _, name := range slices.Sorted(maps.Keys(s.Proxy.Session)) {
+		sets = append(sets, "SET "+name+" = '"+strings.ReplaceAll(s.Proxy.Session[name], "'", "''")+"'")
+	}
+	return strings.Join(sets, "; ")
+}
+
+// addClientPolicies adds one policy for each user, to be attached to the roles that log
+// in as that user.
+func (s Spec) addClientPolicies(t *template) {
+	for _, u := range s.Users {
+		rules := []props{allow([]string{"rds-db:connect"}, []any{dbUserARN(s.resourceID(), u.Name)})}
+		why := "lets the role it is attached to log in as " + u.Name
+		if s.Auth == Secrets {
+			rules = s.readSecrets(ref("Secret" + logicalName(u.Name)))
+			why = "lets the role it is attached to read the password of " + u.Name
+		}
+		t.add("Connect"+logicalName(u.Name), "AWS::IAM::ManagedPolicy", why, docAUG+"UsingWithRDS.IAMDBAuth.IAMPolicy.html", props{
+			"Description":    s.Name + ": log in to the database as " + u.Name,
+			"PolicyDocument": statements(rules...),
+		})
+	}
+}

@@ -1,0 +1,125 @@
+package aurora
+
+// Passwords, for those who cannot use IAM: one secret for each user, rotated by a
+// function inside the template that reaches the database through the Data API. It
+// needs no VPC, no driver and no asset.
+
+import (
+	_ "embed"
+	"fmt"
+	"time"
+)
+
+const (
+	docRotation = "https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html"
+	docDataAPI  = docAUG + "data-api.html"
+	// runtime of the functions inside the template.
+	runtime = "python3.13"
+)
+
+//go:embed rotate.py
+var rotateCode string
+
+func (s Spec) addSecrets(t *template) {
+	if s.Auth != Secrets {
+		return
+	}
+	for _, u := range s.Users {
+		id := "Secret" + logicalName(u.Name)
+		p := props{
+			"Name":        s.Name + "/" + u.Name,
+			"Description": s.Name + ": user name and password of " + u.Name,
+			"GenerateSecretString": props{
+				"SecretStringTemplate": fmt.Sprintf(`{"username":%q}`, u.Name),
+				"GenerateStringKey":    "password",
+				"PasswordLength":       40,
+				"ExcludePunctuation":   true,
+			},
+		}
+		if s.KMSKey != "" {
+			p["KmsKeyId"] = s.KMSKey
+		}
+		t.add(id, "AWS::SecretsManager::Secret", "holds the user name and password of "+u.Name, docAUG+"rds-proxy-secrets-arns.html", p)
+	}
+}
+
+// addRotation adds the schedules, and the function they call unless there is another.
+func (s Spec) addRotation(t *template) {
+	if s.Auth != Secrets || s.Rotation.Off {
+		return
+	}
+	var function any = s.Rotation.FunctionARN
+	depends := s.instances()
+	if s.rotatesInStack() {
+		var secrets []any
+		for _, u := range s.Users {
+			secrets = append(secrets, ref("Secret"+logicalName(u.Name)))
+		}
+		own := append([]props{allow([]string{
+			"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage",
+		}, secrets)}, s.keyStatement([]string{"kms:Decrypt", "kms:GenerateDataKey"})...)
+		s.addFunction(t, "Rotation", "changes a user's password, in the database and in its secret", docRotation, rotateCode, own)
+		t.add("RotationPermission", "AWS::Lambda::Permission", "lets Secrets Manager call the function", docRotation, props{
+			"FunctionName": getAtt("RotationFunction", "Arn"), "Action": "lambda:InvokeFunction",
+			"Principal": "secretsmanager.amazonaws.com", "SourceAccount": ref("AWS::AccountId"),
+		})
+		function = getAtt("RotationFunction", "Arn")
+		depends = append(depends, "RotationPermission")
+	}
+	for _, u := range s.Users {
+		t.add("Rotate"+logicalName(u.Name), "AWS::SecretsManager::RotationSchedule", "changes the password of "+u.Name+" at once and then regularly", docRotation, props{
+			"SecretId":          ref("Secret" + logicalName(u.Name)),
+			"RotationLambdaARN": function,
+			"RotationRules":     props{"ScheduleExpression": rate(s.Rotation.Every)},
+		}).DependsOn = depends
+	}
+}
+
+// rate is the schedule expression for a time between rotations.
+// https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_schedule.html
+func rate(every time.Duration) string {
+	if hours := int(every / time.Hour); hours%24 != 0 {
+		return fmt.Sprintf("rate(%d hours)", hours)
+	}
+	if days := int(every / (24 * time.Hour)); days != 1 {
+		return fmt.Sprintf("rate(%d days)", days)
+	}
+	return "rate(1 day)"
+}
+
+// keyStatement lets someone use the Spec's key, if it has one, through Secrets Manager.
+func (s Spec) keyStatement(actions []string) []props {
+	if s.KMSKey == "" {
+		return nil
+	}
+	st := allow(actions, []any{s.KMSKey})
+	st["Condition"] = props{"StringEquals": props{"kms:ViaService": sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")}}
+	return []props{st}
+}
+
+// addFunction adds a function that may run SQL as the administrator, with its role and
+// its log, and with what else it is allowed.
+func (s Spec) addFunction(t *template, name, why, doc, code string, more []props) {
+	t.addLogGroup(name+"Logs", "", "keeps the log of the function for a limited time", s.LogDays)
+	rules := []props{
+		allow([]string{"rds-data:BeginTransaction", "rds-data:CommitTransaction", "rds-data:ExecuteStatement", "rds-data:RollbackTransaction"}, []any{getAtt("Cluster", "DBClusterArn")}),
+		allow([]string{"secretsmanager:GetSecretValue"}, []any{getAtt("Cluster", "MasterUserSecret.SecretArn")}),
+		allow([]string{"logs:CreateLogStream", "logs:PutLogEvents"}, []any{getAtt(name+"Logs", "Arn")}),
+	}
+	if len(more) == 0 {
+		more = s.keyStatement([]string{"kms:Decrypt"})
+	}
+	t.add(name+"Role", "AWS::IAM::Role", "lets the function use the Data API of this cluster, and nothing else", docDataAPI, props{
+		"AssumeRolePolicyDocument": assumedBy("lambda.amazonaws.com"),
+		"Policies":                 []props{{"PolicyName": "run", "PolicyDocument": statements(append(rules, more...)...)}},
+	})
+	t.add(name+"Function", "AWS::Lambda::Function", why, doc, props{
+		"Runtime": runtime, "Handler": "index.handler", "Timeout": 300, "MemorySize": 256,
+		"Role":          getAtt(name+"Role", "Arn"),
+		"Code":          props{"ZipFile": code},
+		"LoggingConfig": props{"LogGroup": ref(name + "Logs")},
+		"Environment": props{"Variables": props{
+			"CLUSTER": getAtt("Cluster", "DBClusterArn"), "ADMIN": getAtt("Cluster", "MasterUserSecret.SecretArn"), "DATABASE": s.Database,
+		}},
+	})
+}

@@ -1,0 +1,324 @@
+package aurora_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/aurorapgx/aurorapgx/aurora"
+)
+
+var (
+	update  = flag.Bool("update", false, "write the golden templates anew")
+	replace = flag.Bool("replace", false, "with -update: also if that replaces clusters or proxies")
+)
+
+// golden are the templates under review: the stages, and what they do not show.
+func golden() map[string]aurora.Spec {
+	specs := map[string]aurora.Spec{}
+	for _, stage := range aurora.Stages() {
+		specs[stage.Name] = stage.Spec
+	}
+	full := aurora.Scale()
+	full.Name, full.Database, full.Auth = "orders", "orders", aurora.Secrets
+	full.Readers = []aurora.Reader{{Tier: 1}, {Tier: 5}}
+	full.KMSKey = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
+	full.Alarms.TopicARN = "arn:aws:sns:eu-west-1:123456789012:alarms"
+	full.Network = aurora.Network{VPC: "vpc-0123456789abcdef0", Subnets: []string{"subnet-0123456789abcdef0", "subnet-0123456789abcdef1"}, ClientSecurityGroups: []string{"sg-0123456789abcdef0"}}
+	full.Tags = map[string]string{"team": "orders", "stage": "production"}
+	full.IOOptimized = true
+	full.Insights.Advanced = true
+	specs["secrets"] = full
+	return specs
+}
+
+func TestGoldenTemplates(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := render(t, spec)
+			path := filepath.Join("testdata", name+".json")
+			want, err := os.ReadFile(path)
+			if *update {
+				if err == nil && !*replace {
+					nothingReplaced(t, want, got)
+				}
+				if err := os.WriteFile(path, got, 0o600); err != nil && !t.Failed() {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatalf("%v; make it with go test ./aurora -run Golden -update", err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s is not what is rendered now: review the difference after go test ./aurora -run Golden -update\n%s", path, firstDifference(want, got))
+			}
+		})
+	}
+}
+
+// An update of this package must not replace the clusters and proxies of those who use
+// it, whatever else it changes in a template.
+func TestNothingIsReplaced(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			want, err := os.ReadFile(filepath.Join("testdata", name+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			nothingReplaced(t, want, render(t, spec))
+		})
+	}
+}
+
+func nothingReplaced(t *testing.T, old, updated []byte) {
+	t.Helper()
+	all, err := aurora.Replacements(old, updated)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range all {
+		if r.HoldsData() {
+			t.Error(r)
+		}
+	}
+	if t.Failed() {
+		t.Fatal("whoever updates a stack loses data or an endpoint; if it must be: -update -replace, and say it in the change log")
+	}
+}
+
+// The guard above must bite on each property that cannot be changed in place.
+func TestReplacementsAreFound(t *testing.T) {
+	t.Parallel()
+	old := render(t, golden()["secrets"])
+	for _, id := range []string{"Cluster", "Instance1", "Proxy", "ProxyReaderEndpoint", "ProxyTargets", "SecretApp", "ClusterLogs", "HandoffParameter"} {
+		typ := resources(t, old)[id].Type
+		properties := aurora.CreateOnlyProperties(typ)
+		if len(properties) == 0 {
+			t.Errorf("%s: no create-only properties", typ)
+		}
+		for _, property := range properties {
+			changed := edit(t, old, func(all map[string]any) {
+				all[id].(map[string]any)["Properties"].(map[string]any)[property] = "something else"
+			})
+			got, err := aurora.Replacements(old, changed)
+			if err != nil || len(got) != 1 || got[0].ID != id || got[0].Property != property || !strings.Contains(got[0].String(), property) {
+				t.Errorf("%s.%s: %v, %v", id, property, got, err)
+			}
+		}
+		gone := edit(t, old, func(all map[string]any) { delete(all, id) })
+		if got, err := aurora.Replacements(old, gone); err != nil || len(got) != 1 || got[0].Property != "" || !strings.Contains(got[0].String(), "deleted") {
+			t.Errorf("%s gone: %v, %v", id, got, err)
+		}
+	}
+
+	spec := golden()["secrets"]
+	for name, change := range map[string]func(){
+		"Cluster.DBClusterIdentifier": func() { spec.Name = "invoices" },
+		"Cluster.DatabaseName":        func() { spec.Database = "invoices" },
+		"Cluster.MasterUsername":      func() { spec.MasterUser = "root" },
+		"Cluster.KmsKeyId":            func() { spec.KMSKey = "" },
+		"Proxy.DBProxyName":           func() { spec.Name = "invoices" },
+	} {
+		spec = golden()["secrets"]
+		change()
+		got, err := aurora.Replacements(old, render(t, spec))
+		if err != nil || !slices.ContainsFunc(got, func(r aurora.Replacement) bool { return r.ID+"."+r.Property == name && r.HoldsData() }) {
+			t.Errorf("%s: %v, %v", name, got, err)
+		}
+	}
+
+	spec = golden()["secrets"]
+	spec.Capacity.Max, spec.Backup.Days, spec.LogDays, spec.Engine = 64, 3, 7, "17.7"
+	spec.Readers = append(spec.Readers, aurora.Reader{Tier: 2})
+	if got, err := aurora.Replacements(old, render(t, spec)); err != nil || len(got) > 0 {
+		t.Errorf("a harmless change: %v, %v", got, err)
+	}
+	for _, text := range []string{"", "{}", "Resources: {}"} {
+		if _, err := aurora.Replacements([]byte(text), old); err == nil {
+			t.Errorf("%q is a template", text)
+		}
+	}
+}
+
+func TestTheSameBytes(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		first := render(t, spec)
+		for range 3 {
+			if !bytes.Equal(first, render(t, spec)) {
+				t.Fatalf("%s: rendered differently the second time", name)
+			}
+		}
+		if !bytes.Equal(first, render(t, spec.WithDefaults())) {
+			t.Errorf("%s: defaults that are spelt out make a difference", name)
+		}
+	}
+}
+
+// CloudFormation takes up to 51,200 bytes as a command's argument; more must go
+// through a bucket.
+// https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/cloudformation-limits.html
+func TestTemplatesFitIntoACommand(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		if n := len(render(t, spec)); n > 51200 {
+			t.Errorf("%s has %d bytes", name, n)
+		}
+	}
+}
+
+func TestNoTransformsNoAssets(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		text := string(render(t, spec))
+		for _, word := range []string{`"Transform"`, "S3Bucket", "Fn::ForEach", "Fn::ToJsonString", "Fn::Transform", `"RoleName"`, `"ManagedPolicyName"`} {
+			if strings.Contains(text, word) {
+				t.Errorf("%s holds %s", name, word)
+			}
+		}
+	}
+}
+
+// Each alarm watches the metric with the dimensions it is published with.
+func TestAlarmsWatchEachInstance(t *testing.T) {
+	t.Parallel()
+	all := resources(t, render(t, golden()["secrets"]))
+	for n := 1; n <= 3; n++ {
+		for _, kind := range []string{"AlarmCapacity", "AlarmCeiling"} {
+			id := fmt.Sprintf("%s%d", kind, n)
+			got := fmt.Sprint(all[id].Properties["Dimensions"])
+			if want := fmt.Sprintf("[map[Name:DBInstanceIdentifier Value:map[Ref:Instance%d]]]", n); got != want {
+				t.Errorf("%s: %s", id, got)
+			}
+		}
+	}
+	for id, r := range all {
+		if r.Type == "AWS::CloudWatch::Alarm" && (r.Properties["TreatMissingData"] != "notBreaching" || r.Properties["AlarmActions"] == nil) {
+			t.Errorf("%s: %v", id, r.Properties)
+		}
+	}
+	var body struct{ Widgets []any }
+	text := all["Dashboard"].Properties["DashboardBody"].(map[string]any)["Fn::Sub"].(string)
+	if err := json.Unmarshal([]byte(text), &body); err != nil {
+		t.Fatal(err)
+	}
+	alarms := 0
+	for _, r := range all {
+		if r.Type == "AWS::CloudWatch::Alarm" {
+			alarms++
+		}
+	}
+	if len(body.Widgets) != alarms || alarms != 3*2+5 {
+		t.Errorf("%d widgets, %d alarms", len(body.Widgets), alarms)
+	}
+}
+
+func TestExplainNamesEveryResource(t *testing.T) {
+	t.Parallel()
+	for name, spec := range golden() {
+		explained, err := spec.Explain()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := resources(t, render(t, spec))
+		for _, e := range explained {
+			if all[e.ID].Type != e.Type || e.Why == "" || !strings.HasPrefix(e.Doc, "https://") {
+				t.Errorf("%s: %+v", name, e)
+			}
+			delete(all, e.ID)
+		}
+		if len(all) > 0 {
+			t.Errorf("%s: not explained: %v", name, all)
+		}
+	}
+}
+
+// Services link this package: it must cost them nothing but the standard library.
+func TestStandardLibraryOnly(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}} {{if eq .ImportPath \"text/template\"}}{{.ImportPath}}{{end}}", ".")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Fields(string(out)); !slices.Equal(got, []string{"github.com/aurorapgx/aurorapgx/aurora"}) {
+		t.Errorf("the package depends on %v", got)
+	}
+}
+
+func BenchmarkTemplate(b *testing.B) {
+	for name, spec := range golden() {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := spec.Template(); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// --- helpers
+
+type stackResource struct {
+	Type       string
+	DependsOn  []string
+	Condition  string
+	Properties map[string]any
+}
+
+func render(t testing.TB, spec aurora.Spec) []byte {
+	t.Helper()
+	text, err := spec.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func resources(t testing.TB, text []byte) map[string]stackResource {
+	t.Helper()
+	var v struct{ Resources map[string]stackResource }
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v.Resources
+}
+
+// edit changes the resources of a template.
+func edit(t *testing.T, text []byte, change func(resources map[string]any)) []byte {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	change(v["Resources"].(map[string]any))
+	out, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func firstDifference(a, b []byte) string {
+	x, y := strings.Split(string(a), "\n"), strings.Split(string(b), "\n")
+	for i := range min(len(x), len(y)) {
+		if x[i] != y[i] {
+			return fmt.Sprintf("line %d: %s\n     now: %s", i+1, x[i], y[i])
+		}
+	}
+	return fmt.Sprintf("%d lines, now %d", len(x), len(y))
+}
