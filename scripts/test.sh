@@ -7,7 +7,7 @@ log=$(mktemp) || exit 1
 all=$(mktemp) || exit 1
 trap 'rm -f "$log" "$all"' EXIT
 status=0
-for module in . internal/pgtest internal/integration examples; do
+for module in . internal/pgtest internal/integration examples aurora/internal/schemacheck; do
 	echo "== ${module} =="
 	if (cd "$module" && go vet ./... && go test -race -timeout 15m -v ./...) >"$log" 2>&1; then
 		if [ -n "${VERBOSE:-}" ]; then cat "$log"; else grep -E '^(ok|PostgreSQL for)|no test files' "$log"; fi
