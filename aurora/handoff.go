@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -25,6 +24,7 @@ type Handoff struct {
 	ClusterARN      string        `json:"clusterARN"`           // for the Data API
 	MasterSecretARN string        `json:"masterSecretARN"`      // the administrator's secret, for whoever creates users
 	ResourceID      string        `json:"resourceID"`           // of the proxy (prx-...) or the cluster (cluster-...), as rds-db:connect names it
+	KMSKeyARN       string        `json:"kmsKeyARN,omitempty"`  // of the key the secrets are encrypted with, if it is not AWS's own
 	Users           []HandoffUser `json:"users"`                // as in the Spec; the first one is the default
 }
 
@@ -48,6 +48,7 @@ var handoffFields = []struct {
 	{"Auth", "AURORA_AUTH", "how users log in: iam or secrets", func(h *Handoff) *string { return (*string)(&h.Auth) }},
 	{"ClusterArn", "AURORA_CLUSTER_ARN", "the cluster, for the Data API", func(h *Handoff) *string { return &h.ClusterARN }},
 	{"MasterSecretArn", "AURORA_MASTER_SECRET_ARN", "the administrator's secret, for whoever creates users", func(h *Handoff) *string { return &h.MasterSecretARN }},
+	{"KmsKeyArn", "AURORA_KMS_KEY_ARN", "the key the secrets are encrypted with", func(h *Handoff) *string { return &h.KMSKeyARN }},
 	{"ResourceId", "AURORA_RESOURCE_ID", "the proxy or cluster, as rds-db:connect names it", func(h *Handoff) *string { return &h.ResourceID }},
 }
 
@@ -60,7 +61,7 @@ const (
 	envURL, envReaderURL = "DATABASE_URL", "DATABASE_READER_URL"
 	outputPolicy         = "PolicyArn" // followed by the user
 	outputSecret         = "SecretArn" // followed by the user
-	handoffParameterPath = "/aurora/"
+	parameterPath        = "/aurora/"
 )
 
 // HandoffFromOutputs reads the outputs of a deployed stack, by output key.
@@ -106,7 +107,7 @@ func ParseHandoff(parameter []byte) (Handoff, error) {
 func (h Handoff) check(source string, name func(output, env string) string) error {
 	var missing []string
 	for _, f := range handoffFields {
-		if *f.get(&h) == "" && f.output != "ReaderHost" {
+		if *f.get(&h) == "" && f.output != "ReaderHost" && f.output != "KmsKeyArn" {
 			missing = append(missing, name(f.output, f.env))
 		}
 	}
@@ -210,16 +211,21 @@ func (h Handoff) IAMPolicy(user string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	rule := allow([]string{"secretsmanager:GetSecretValue"}, []string{u.SecretARN})
-	if h.Auth == IAM {
-		// arn:partition:rds:region:account:cluster:name
-		part := strings.Split(h.ClusterARN, ":")
-		if len(part) < 6 || part[0] != "arn" {
-			return nil, fmt.Errorf("aurora: the hand-off's cluster ARN %q is none", h.ClusterARN)
-		}
-		rule = allow([]string{"rds-db:connect"}, []string{fmt.Sprintf("arn:%s:rds-db:%s:%s:dbuser:%s/%s", part[1], h.Region, part[4], h.ResourceID, u.Name)})
+	// arn:partition:rds:region:account:cluster:name
+	part := strings.Split(h.ClusterARN, ":")
+	if len(part) < 6 || part[0] != "arn" {
+		return nil, fmt.Errorf("aurora: the hand-off's cluster ARN %q is none", h.ClusterARN)
 	}
-	return json.MarshalIndent(statements(rule), "", "  ")
+	if h.Auth == IAM {
+		user := fmt.Sprintf("arn:%s:rds-db:%s:%s:dbuser:%s/%s", part[1], h.Region, part[4], h.ResourceID, u.Name)
+		return json.MarshalIndent(statements(allow([]string{"rds-db:connect"}, []string{user})), "", "\t")
+	}
+	suffix := "amazonaws.com"
+	if part[1] == "aws-cn" {
+		suffix += ".cn"
+	}
+	rules := readSecrets(h.KMSKeyARN, "secretsmanager."+h.Region+"."+suffix, u.SecretARN)
+	return json.MarshalIndent(statements(rules...), "", "\t")
 }
 
 // addHandoff adds the outputs and the parameter.
@@ -228,6 +234,9 @@ func (s Spec) addHandoff(t *template) {
 	values := map[string]any{
 		"Region": ref("AWS::Region"), "Database": s.Database, "Auth": string(s.Auth), "ResourceId": s.resourceID(),
 		"ClusterArn": getAtt("Cluster", "DBClusterArn"), "MasterSecretArn": getAtt("Cluster", "MasterUserSecret.SecretArn"),
+	}
+	if s.KMSKey != "" {
+		values["KmsKeyArn"] = s.KMSKey
 	}
 	hostText := "${Cluster.Endpoint.Address}"
 	switch {
@@ -267,7 +276,7 @@ func (s Spec) addHandoff(t *template) {
 		t.output("DatabaseReaderUrl", "the same for the readers", sub(connString(reader, s.Database, first, secret)))
 	}
 	t.add("HandoffParameter", "AWS::SSM::Parameter", "holds all that an application has to know, as JSON", "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-parameter-store.html", props{
-		"Name": handoffParameterPath + s.Name, "Type": "String", "Description": s.Name + ": the hand-off to applications",
+		"Name": parameterPath + s.Name, "Type": "String", "Description": s.Name + ": the hand-off to applications",
 		"Value": props{"Fn::Sub": []any{s.handoffText(hostText, reader), props{"ResourceId": s.resourceID()}}},
 	})
 }
@@ -277,7 +286,7 @@ func (s Spec) addHandoff(t *template) {
 func (s Spec) handoffText(host, reader string) string {
 	h := Handoff{
 		Region: "${AWS::Region}", Host: host, ReaderHost: reader, Port: port, Database: s.Database, Auth: s.Auth,
-		ClusterARN: "${Cluster.DBClusterArn}", MasterSecretARN: "${Cluster.MasterUserSecret.SecretArn}", ResourceID: "${ResourceId}",
+		ClusterARN: "${Cluster.DBClusterArn}", MasterSecretARN: "${Cluster.MasterUserSecret.SecretArn}", ResourceID: "${ResourceId}", KMSKeyARN: s.KMSKey,
 	}
 	for _, u := range s.Users {
 		id := logicalName(u.Name)
@@ -293,5 +302,3 @@ func (s Spec) handoffText(host, reader string) string {
 	}
 	return string(text)
 }
-
-var _ = url.QueryEscape

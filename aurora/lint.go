@@ -41,13 +41,8 @@ func (t *template) lint(p *problems) error {
 			r.alarm()
 		case "AWS::SecretsManager::RotationSchedule":
 			r.absent("HostedRotationLambda", RuleAlternatingRotation, "it needs a transform, and its multi-user kind breaks RDS Proxy; set Rotation.FunctionARN instead")
-		case "AWS::IAM::Role":
-			for i, policy := range list(r.get("Policies")) {
-				r.policy(fmt.Sprintf("Policies[%d].PolicyDocument", i), object(policy)["PolicyDocument"])
-			}
-		case "AWS::IAM::ManagedPolicy":
-			r.policy("PolicyDocument", r.get("PolicyDocument"))
 		}
+		r.policies("", r.props)
 	}
 	t.checkReferences(p)
 	return nil
@@ -174,39 +169,55 @@ var scoped = map[string][]string{
 	"kms":            {"Decrypt", "GenerateDataKey", "DescribeKey"},
 }
 
-// policy looks at who may do what in a policy document.
-func (r linted) policy(path string, document any) {
-	for i, item := range listOrOne(object(document)["Statement"]) {
-		st := object(item)
-		field := r.field(fmt.Sprintf("%s.Statement[%d]", path, i))
-		if st["Effect"] != "Allow" {
-			continue
+// policies finds the statements of policies, wherever they are.
+func (r linted) policies(path string, v any) {
+	switch v := v.(type) {
+	case []any:
+		for i, one := range v {
+			r.policies(fmt.Sprintf("%s[%d]", path, i), one)
 		}
-		if st["NotAction"] != nil || st["NotResource"] != nil {
-			r.p.add(field, RulePolicyScope, "NotAction and NotResource allow everything else; write Action and Resource")
-			continue
+	case props:
+		if v["Effect"] == "Allow" {
+			r.statement(r.field(path), v)
 		}
-		narrow := false
-		for _, a := range listOrOne(st["Action"]) {
-			action, _ := a.(string)
-			service, name, _ := strings.Cut(action, ":")
-			known, guarded := scoped[strings.ToLower(service)]
-			switch {
-			case strings.ContainsAny(action, "*?") || action == "":
-				r.p.add(field+".Action", RulePolicyScope, "%q allows more than is needed; write each action", action)
-			case guarded && !slices.Contains(known, name):
-				r.p.add(field+".Action", RulePolicyAction, "%q is not an action this template needs; write one of %s: %s", action, service, strings.Join(known, ", "))
-			}
-			narrow = narrow || guarded
+		for _, name := range slices.Sorted(maps.Keys(v)) {
+			r.policies(strings.TrimPrefix(path+"."+name, "."), v[name])
 		}
-		resources := listOrOne(st["Resource"])
-		if len(resources) == 0 {
-			r.p.add(field+".Resource", RulePolicyScope, "there is none; write the ARN of one user, secret, cluster or key")
+	}
+}
+
+// statement looks at what a statement of a policy allows.
+func (r linted) statement(field string, st props) {
+	if st["NotAction"] != nil || st["NotResource"] != nil {
+		r.p.add(field, RulePolicyScope, "NotAction and NotResource allow everything else; write Action and Resource")
+		return
+	}
+	narrow := false
+	for _, a := range listOrOne(st["Action"]) {
+		action, _ := a.(string)
+		service, name, _ := strings.Cut(action, ":")
+		known, guarded := scoped[strings.ToLower(service)]
+		switch {
+		case strings.ContainsAny(action, "*?") || action == "":
+			r.p.add(field+".Action", RulePolicyScope, "%q allows more than is needed; write each action", action)
+		case guarded && !slices.Contains(known, name):
+			r.p.add(field+".Action", RulePolicyAction, "%q is not an action this template needs; write one of %s: %s", action, service, strings.Join(known, ", "))
 		}
-		for _, resource := range resources {
-			if narrow && hasWildcard(resource) {
-				r.p.add(field+".Resource", RulePolicyScope, "it holds a wildcard, and so allows other users or secrets; write the ARN of one")
-			}
+		narrow = narrow || guarded
+	}
+	if st["Principal"] != nil { // a trust policy: it is about who, not about what
+		if hasWildcard(st["Principal"]) {
+			r.p.add(field+".Principal", RulePolicyScope, "it holds a wildcard, and so trusts others; write one service or account")
+		}
+		return
+	}
+	resources := listOrOne(st["Resource"])
+	if len(resources) == 0 {
+		r.p.add(field+".Resource", RulePolicyScope, "there is none; write the ARN of one user, secret, cluster or key")
+	}
+	for _, resource := range resources {
+		if narrow && hasWildcard(resource) {
+			r.p.add(field+".Resource", RulePolicyScope, "it holds a wildcard, and so allows other users or secrets; write the ARN of one")
 		}
 	}
 }

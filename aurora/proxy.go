@@ -86,12 +86,7 @@ func (s Spec) proxyStatements() []props {
 	for _, u := range s.Users {
 		secrets = append(secrets, ref("Secret"+logicalName(u.Name)))
 	}
-	return s.readSecrets(secrets...)
-}
-
-// readSecrets are the statements that let someone read exactly these secrets.
-func (s Spec) readSecrets(arns ...any) []props {
-	return append([]props{allow([]string{"secretsmanager:GetSecretValue"}, arns)}, s.keyStatement([]string{"kms:Decrypt"})...)
+	return readSecrets(s.KMSKey, secretsManager, secrets...)
 }
 
 // dbUserARN names one user of one proxy or cluster.
@@ -125,7 +120,7 @@ func (s Spec) addClientPolicies(t *template) {
 		rules := []props{allow([]string{"rds-db:connect"}, []any{dbUserARN(s.resourceID(), u.Name)})}
 		why := "lets the role it is attached to log in as " + u.Name
 		if s.Auth == Secrets {
-			rules = s.readSecrets(ref("Secret" + logicalName(u.Name)))
+			rules = readSecrets(s.KMSKey, secretsManager, ref("Secret"+logicalName(u.Name)))
 			why = "lets the role it is attached to read the password of " + u.Name
 		}
 		t.add("Connect"+logicalName(u.Name), "AWS::IAM::ManagedPolicy", why, docAUG+"UsingWithRDS.IAMDBAuth.IAMPolicy.html", props{

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -38,6 +39,7 @@ func (t *template) checkReferences(p *problems) {
 		}
 		v, _ := plain(r.Properties) // lint has done so before
 		walkReferences(v, seen)
+		checkFunctions(p, id, v)
 		for _, target := range r.DependsOn {
 			seen(target, "")
 		}
@@ -63,6 +65,52 @@ func (t *template) checkReference(p *problems, from, target, attribute string) {
 	case attribute != "" && !slices.Contains(attributes[r.Type], attribute):
 		p.add(from, RuleReference, "it asks %s for %q, which a %s does not have", target, attribute, r.Type)
 	}
+}
+
+// checkFunctions finds intrinsic functions that CloudFormation would refuse, need a
+// transform, or cannot be followed here.
+func checkFunctions(p *problems, from string, v any) {
+	switch v := v.(type) {
+	case []any:
+		for _, one := range v {
+			checkFunctions(p, from, one)
+		}
+	case props:
+		for _, key := range slices.Sorted(maps.Keys(v)) {
+			if (key == "Ref" || strings.HasPrefix(key, "Fn::")) && !(len(v) == 1 && wellFormed(key, v[key])) {
+				p.add(from, RuleReference, "%s is used in a way that cannot be checked; write Ref, Fn::GetAtt, Fn::Sub, Fn::Join, Fn::Select or Fn::Split as documented", key)
+			}
+			checkFunctions(p, from, v[key])
+		}
+	}
+}
+
+func wellFormed(function string, arg any) bool {
+	args := list(arg)
+	text, isText := arg.(string)
+	first, second := "", any(nil)
+	if len(args) == 2 {
+		first, _ = args[0].(string)
+		second = args[1]
+	}
+	switch function {
+	case "Ref":
+		return isText
+	case "Fn::GetAtt":
+		name, _ := second.(string)
+		return isText && strings.Contains(text, ".") || first != "" && name != ""
+	case "Fn::Sub":
+		return isText || first != "" && object(second) != nil
+	case "Fn::Join":
+		return len(args) == 2 && (len(list(second)) > 0 || len(object(second)) == 1)
+	case "Fn::Split":
+		_, given := second.(string)
+		return first != "" && (given || len(object(second)) == 1)
+	case "Fn::Select":
+		n, err := strconv.Atoi(first)
+		return err == nil && n >= 0 && (n < len(list(second)) || len(object(second)) == 1)
+	}
+	return false
 }
 
 // walkReferences calls seen for every Ref, Fn::GetAtt and ${...} in v.

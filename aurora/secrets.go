@@ -57,7 +57,7 @@ func (s Spec) addRotation(t *template) {
 		}
 		own := append([]props{allow([]string{
 			"secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue", "secretsmanager:PutSecretValue", "secretsmanager:UpdateSecretVersionStage",
-		}, secrets)}, s.keyStatement([]string{"kms:Decrypt", "kms:GenerateDataKey"})...)
+		}, secrets)}, useKey(s.KMSKey, secretsManager, "kms:Decrypt", "kms:GenerateDataKey")...)
 		s.addFunction(t, "Rotation", "changes a user's password, in the database and in its secret", docRotation, rotateCode, own)
 		t.add("RotationPermission", "AWS::Lambda::Permission", "lets Secrets Manager call the function", docRotation, props{
 			"FunctionName": getAtt("RotationFunction", "Arn"), "Action": "lambda:InvokeFunction",
@@ -87,14 +87,22 @@ func rate(every time.Duration) string {
 	return "rate(1 day)"
 }
 
-// keyStatement lets someone use the Spec's key, if it has one, through Secrets Manager.
-func (s Spec) keyStatement(actions []string) []props {
-	if s.KMSKey == "" {
+// secretsManager is how KMS knows requests that come through Secrets Manager.
+var secretsManager = sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")
+
+// readSecrets are the statements that let someone read exactly these secrets.
+func readSecrets(key string, via any, arns ...any) []props {
+	return append([]props{allow([]string{"secretsmanager:GetSecretValue"}, arns)}, useKey(key, via, "kms:Decrypt")...)
+}
+
+// useKey lets someone use the key, if there is one, through Secrets Manager.
+func useKey(key string, via any, actions ...string) []props {
+	if key == "" {
 		return nil
 	}
-	st := allow(actions, []any{s.KMSKey})
-	st["Condition"] = props{"StringEquals": props{"kms:ViaService": sub("secretsmanager.${AWS::Region}.${AWS::URLSuffix}")}}
-	return []props{st}
+	rule := allow(actions, []any{key})
+	rule["Condition"] = props{"StringEquals": props{"kms:ViaService": via}}
+	return []props{rule}
 }
 
 // addFunction adds a function that may run SQL as the administrator, with its role and
@@ -107,7 +115,7 @@ func (s Spec) addFunction(t *template, name, why, doc, code string, more []props
 		allow([]string{"logs:CreateLogStream", "logs:PutLogEvents"}, []any{getAtt(name+"Logs", "Arn")}),
 	}
 	if len(more) == 0 {
-		more = s.keyStatement([]string{"kms:Decrypt"})
+		more = useKey(s.KMSKey, secretsManager, "kms:Decrypt")
 	}
 	t.add(name+"Role", "AWS::IAM::Role", "lets the function use the Data API of this cluster, and nothing else", docDataAPI, props{
 		"AssumeRolePolicyDocument": assumedBy("lambda.amazonaws.com"),

@@ -19,7 +19,7 @@ type Stage struct {
 // Capacity.AutoPause to pay for capacity only while somebody works with it.
 func Development() Spec {
 	return Spec{
-		Capacity:   Capacity{Min: 0.5, Max: 2},
+		Capacity:   Capacity{Max: 2},
 		WriterOnly: true,
 		Proxy:      Proxy{Off: true},
 		Backup:     Backup{Days: 1},
@@ -33,7 +33,7 @@ func Development() Spec {
 // reader that takes over, RDS Proxy, alarms, a week of backups.
 func EarlyProduction() Spec {
 	return Spec{
-		Capacity: Capacity{Min: 0.5, Max: 8},
+		Capacity: Capacity{Max: 8},
 		Readers:  []Reader{{Tier: 1}},
 	}
 }

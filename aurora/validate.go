@@ -118,7 +118,7 @@ func (s Spec) checkEngineAndCapacity(p *problems) {
 
 // checkCapacity looks at a Spec's or a template's capacity.
 func checkCapacity(p *problems, field string, c Capacity, proxied bool) {
-	if c.Min == 0 && proxied {
+	if (c.Min == 0 || c.AutoPause != 0) && proxied {
 		p.add(field+".AutoPause", RuleAutoPauseBehindProxy, "RDS Proxy keeps a connection open to each instance, so the cluster would never pause, and still be capped at 2,000 connections; take AutoPause away, or switch the proxy off")
 	}
 	if c.Min != 0 || c.AutoPause == 0 {

@@ -154,6 +154,9 @@ func (e evaluation) call(name string, arg any) (any, error) {
 		return e.sub(text, nil)
 	}
 	args, _ := arg.([]any)
+	if id, attribute, ok := strings.Cut(fmt.Sprint(arg), "."); ok && name == "Fn::GetAtt" && args == nil {
+		return e.attribute(id, attribute)
+	}
 	if len(args) != 2 {
 		return nil, fmt.Errorf("%s with %v", name, arg)
 	}
