@@ -15,7 +15,7 @@ import (
 // Bootstrap makes the database what the Spec says of users and schemas: it creates what is
 // missing, grants what each [Access] allows, for later tables too, takes away what it does
 // not allow, and sets the users' timeouts. It may be run again after every change of the Spec.
-// Users and schemas that are no longer in the Spec are left alone.
+// Users and schemas that are no longer in the Spec are left alone. The Spec has to be valid.
 //
 // The exec function is the Exec of a pgx connection, pool or transaction, or the ExecContext of
 // database/sql; it is called once, with everything in one string, which PostgreSQL runs as one
@@ -73,6 +73,9 @@ type bootstrap struct {
 
 // bootstrapStatements is all of it, in order, for one transaction.
 func bootstrapStatements(spec Spec, opts ...BootstrapOption) ([]string, error) {
+	if err := spec.Validate(); err != nil {
+		return nil, err
+	}
 	b := &bootstrap{spec: spec.WithDefaults()}
 	for _, opt := range opts {
 		opt(b)
