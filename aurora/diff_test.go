@@ -1,0 +1,161 @@
+package aurora
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+)
+
+func rendered(t *testing.T, s Spec) []byte {
+	t.Helper()
+	text, err := s.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// effects are "effect resource path" of all changes to resources, or of those of one type.
+func effects(t *testing.T, old, now []byte, only ...string) string {
+	t.Helper()
+	changes, err := Diff(old, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, c := range changes {
+		if c.Resource != "" && (len(only) == 0 || c.Type == only[0]) {
+			all = append(all, strings.TrimSpace(fmt.Sprintf("%s %s %s", c.Effect, c.Resource, strings.TrimPrefix(c.Path, "Properties."))))
+		}
+	}
+	return strings.Join(all, "; ")
+}
+
+func TestDiffOfSpecs(t *testing.T) {
+	t.Parallel()
+	base := Spec{Name: "orders"}
+	for _, tt := range []struct {
+		name   string
+		change func(*Spec)
+		want   string // a part of what effects says
+	}{
+		{"nothing", func(*Spec) {}, ""},
+		{"capacity", func(s *Spec) { s.Capacity.Max = 32 }, "update Cluster ServerlessV2ScalingConfiguration.MaxCapacity"},
+		{"backup", func(s *Spec) { s.Backup.Days = 14 }, "update Cluster BackupRetentionPeriod"},
+		{"database", func(s *Spec) { s.Database = "sales" }, "replace Cluster DatabaseName"},
+		{"key", func(s *Spec) { s.KMSKey = "arn:aws:kms:eu-west-1:111122223333:key/0" }, "replace Cluster KmsKeyId"},
+		{"a proxy gone", func(s *Spec) { s.Proxy.Off = true }, "delete Proxy"},
+		{"a reader more", func(s *Spec) { s.Readers = []Reader{{}, {}} }, "create Instance3"},
+		{"kept apart by case only", func(s *Spec) {
+			s.Overrides = []Override{{"Cluster", "DBClusterIdentifier", "Orders"}}
+		}, "update Cluster DBClusterIdentifier"},
+		{"what hangs on the cluster", func(s *Spec) { s.Database = "sales" }, "replace Instance1 DBClusterIdentifier"},
+		{"what hangs on the proxy", func(s *Spec) { s.Overrides = []Override{{"Proxy", "DBProxyName", "other"}} }, "replace ProxyTargets DBProxyName"},
+	} {
+		next := base
+		tt.change(&next)
+		got := effects(t, rendered(t, base), rendered(t, next))
+		if tt.want == "" && got != "" || !strings.Contains(got, tt.want) {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// Agrees with the list of replacements, which looks at properties alone.
+func TestDiffFindsWhatReplacementsFinds(t *testing.T) {
+	t.Parallel()
+	for _, a := range Stages() {
+		for _, b := range Stages() {
+			old, now := rendered(t, a.Spec), rendered(t, b.Spec)
+			want, err := Replacements(old, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := Diff(old, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			harmful := map[string]bool{}
+			for _, c := range got {
+				if c.Harmful() {
+					harmful[c.Resource] = true
+				}
+			}
+			for _, r := range want {
+				if !harmful[r.ID] {
+					t.Errorf("%s to %s: %s", a.Name, b.Name, r)
+				}
+			}
+		}
+	}
+}
+
+// Templates by hand, for what ours never have.
+func TestDiffOfTemplates(t *testing.T) {
+	t.Parallel()
+	const cluster = `{"Resources":{"C":{"Type":"AWS::RDS::DBCluster","Properties":{"MaxCapacity":1,"List":[1,{"a":2.0}],"DatabaseName":{"Ref":"N"}}%s}}%s}`
+	base := fmt.Sprintf(cluster, "", "")
+	for _, tt := range []struct {
+		name, old, now, want string
+	}{
+		{"numbers are numbers", base, strings.NewReplacer(":1,", ":1.0,", "2.0", "2").Replace(base), ""},
+		{"a list is a whole", base, strings.Replace(base, `[1,`, `[2,`, 1), "update C List"},
+		{"a function is a whole", base, strings.Replace(base, `"Ref":"N"`, `"Fn::Sub":"x"`, 1), "replace C DatabaseName"},
+		{"another type", base, strings.Replace(base, "DBCluster", "DBInstance", 1), "replace C Type"},
+		{"attributes only", base, fmt.Sprintf(cluster, `,"DependsOn":["X"]`, ""), "none C DependsOn"},
+		{"outside resources", base, fmt.Sprintf(cluster, "", `,"Outputs":{"O":{"Value":1}}`), ""},
+		{"a resource that is retained", fmt.Sprintf(cluster, `,"DeletionPolicy":"Retain"`, ""), `{"Resources":{"X":{"Type":"T"}}}`, "keep C; create X"},
+		{"a resource that is gone", base, `{"Resources":{"X":{"Type":"T"}}}`, "delete C; create X"},
+		{"as get-template prints it", `{"TemplateBody":` + base + `,"StagesAvailable":["Original"]}`, base, ""},
+		{"as get-template prints text", `{"TemplateBody":` + quoted(base) + `}`, base, ""},
+	} {
+		if got := effects(t, []byte(tt.old), []byte(tt.now)); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	changes, err := Diff([]byte(base), []byte(fmt.Sprintf(cluster, "", `,"Outputs":{"O":{"Value":1}}`)))
+	if err != nil || len(changes) != 1 || changes[0].Path != "Outputs" || changes[0].Effect != NoEffect {
+		t.Errorf("outside resources: %+v, %v", changes, err)
+	}
+	for old, want := range map[string]string{
+		"Resources:\n  C:\n": "it is no JSON", `{}`: "no Resources", `{"Resources":{"C":1}}`: "resource C is no object",
+		`{"TemplateBody":"a: b"}`: "it is no JSON", `{"TemplateBody":1}`: "no Resources",
+	} {
+		if _, err := Diff([]byte(old), []byte(base)); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "the deployed template") {
+			t.Errorf("%q: %v, want %q", old, err, want)
+		}
+	}
+}
+
+func quoted(text string) string {
+	raw, _ := json.Marshal(text)
+	return string(raw)
+}
+
+// Every harmful change says what becomes of the data, where there is some.
+func TestDiffSaysWhatRemains(t *testing.T) {
+	t.Parallel()
+	old, next := Spec{Name: "orders", Auth: Secrets}, Spec{Name: "sales"}
+	for disposable, want := range map[bool]string{false: "a final snapshot is left", true: "All data in it is lost."} {
+		old.Disposable = disposable
+		changes, err := Diff(rendered(t, old), rendered(t, next))
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[string]string{}
+		for _, c := range changes {
+			if c.Harmful() && seen[c.Type] == "" {
+				seen[c.Type] = c.Why
+			}
+		}
+		for typ, part := range map[string]string{
+			"AWS::RDS::DBCluster": want, "AWS::RDS::DBProxy": "clients are cut off", "AWS::SecretsManager::Secret": "values go with it",
+			"AWS::RDS::DBProxyEndpoint": "cannot be changed",
+		} {
+			if !strings.Contains(seen[typ], part) {
+				t.Errorf("%s: %q, want %q", typ, seen[typ], part)
+			}
+		}
+	}
+}
