@@ -47,7 +47,7 @@ func (a Amount) Plus(b Amount) Amount {
 type LineItem struct {
 	Name   string `json:"name"`
 	Amount        // a month
-	How    string `json:"how"`            // what is multiplied for the floor
+	How    string `json:"how"`            // what is multiplied, from floor to ceiling
 	Note   string `json:"note,omitempty"` // what one might not expect
 	Source string `json:"source"`         // where AWS publishes the price
 }
@@ -166,7 +166,7 @@ func (b *bill) capacity() {
 		c, hours := b.spec.Capacity, instances*price*hoursPerMonth
 		return LineItem{
 			Name: name, Amount: Amount{c.Min * hours, average * hours, c.Max * hours},
-			How:    fmt.Sprintf("%s ACU x $%s (%s) x %d h", decimal(c.Min*instances), cents(price), mode, hoursPerMonth),
+			How:    fmt.Sprintf("%s ACU x $%s (%s) x %d h", fromTo(c.Min*instances, c.Max*instances), cents(price), mode, hoursPerMonth),
 			Source: docAuroraPricing,
 		}
 	}
@@ -196,7 +196,7 @@ func (b *bill) proxy() {
 	charged := func(acu float64) float64 { return max(acu, b.prices.ProxyMinimumACU) * hour }
 	item := LineItem{
 		Name: "RDS Proxy", Amount: Amount{charged(floor), charged(expected), charged(ceiling)},
-		How:    fmt.Sprintf("%s ACU x $%s x %d h", decimal(max(floor, b.prices.ProxyMinimumACU)), cents(b.prices.ProxyACUHour), hoursPerMonth),
+		How:    fmt.Sprintf("%s ACU x $%s x %d h", fromTo(max(floor, b.prices.ProxyMinimumACU), max(ceiling, b.prices.ProxyMinimumACU)), cents(b.prices.ProxyACUHour), hoursPerMonth),
 		Source: docProxyPricing,
 	}
 	if floor < b.prices.ProxyMinimumACU {
@@ -247,13 +247,13 @@ func (b *bill) storage() {
 		m := b.usage.IOMillion
 		b.add(LineItem{
 			Name: "I/O", Amount: Amount{0, m * b.prices.IOMillion, m * b.prices.IOMillion}, Source: docAuroraPricing,
-			How: fmt.Sprintf("%s million x $%s", decimal(m), cents(b.prices.IOMillion)), Note: "grows with use, without a bound",
+			How: fmt.Sprintf("0 to %s million x $%s", decimal(m), cents(b.prices.IOMillion)), Note: "grows with use, without a bound",
 		})
 	}
 	if gb := b.usage.BackupGB; gb > 0 {
 		b.add(LineItem{
 			Name: "Backups", Amount: Amount{0, gb * b.prices.BackupGBMonth, gb * b.prices.BackupGBMonth}, Source: docAuroraPricing,
-			How: fmt.Sprintf("%s GB x $%s", decimal(gb), cents(b.prices.BackupGBMonth)), Note: "as much as the data takes is free",
+			How: fmt.Sprintf("0 to %s GB x $%s", decimal(gb), cents(b.prices.BackupGBMonth)), Note: "as much as the data takes is free",
 		})
 	}
 }
@@ -275,7 +275,7 @@ func (b *bill) small() {
 		month := float64(n) * b.prices.DashboardMonth
 		b.add(LineItem{
 			Name: "Dashboard", Amount: Amount{0, 0, month}, Source: docCloudWatchPricing,
-			How: fmt.Sprintf("%d x $%s", n, cents(b.prices.DashboardMonth)), Note: "three in an account are free",
+			How: fmt.Sprintf("0 to %d x $%s", n, cents(b.prices.DashboardMonth)), Note: "three in an account are free",
 		})
 	}
 }
@@ -294,6 +294,13 @@ func (b *bill) leftOut() {
 }
 
 func same(dollars float64) Amount { return Amount{dollars, dollars, dollars} }
+
+func fromTo(floor, ceiling float64) string {
+	if floor == ceiling {
+		return decimal(floor)
+	}
+	return decimal(floor) + " to " + decimal(ceiling)
+}
 
 // decimal writes a number without more digits than it has, three at most.
 func decimal(v float64) string {

@@ -127,7 +127,11 @@ func didYouMean(prefix, name string) string {
 func closest(written string, candidates []string) string {
 	best, distance := "", len(written)/2+1
 	for _, c := range candidates {
-		d := editDistance(strings.ToLower(written), strings.ToLower(c))
+		w, l := strings.ToLower(written), strings.ToLower(c)
+		d := editDistance(w, l)
+		if len(w) > 2 && strings.HasPrefix(l, w) || len(l) > 2 && strings.HasPrefix(w, l) {
+			d = min(d, 1) // cut short, or spelled out
+		}
 		if d < distance {
 			best, distance = c, d
 		}

@@ -14,11 +14,22 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"github.com/aurorapgx/aurorapgx/aurora"
 )
 
 // verbs in the order of the help.
 var verbs = []verb{
+	{"validate", "find what is wrong with a spec, with reasons", runValidate},
+	{"render", "print a spec's CloudFormation template", runRender},
+	{"explain", "list a template's resources, and why each is there", runExplain},
+	{"diff", "say what deploying a spec over a deployed template would do", runDiff},
+	{"cost", "estimate a month: floor, expected, ceiling", runCost},
+	{"budget", "divide the database's connections over tasks and functions", runBudget},
+	{"sql", "print the SQL that creates users, schemas and grants", runSQL},
+	{"env", "print a service's environment from a deployed stack's outputs", runEnv},
 	{"version", "print the version of this program", runVersion},
 }
 
@@ -66,9 +77,21 @@ func (p *program) run(ctx context.Context, args []string) int {
 	case errors.Is(err, errAnswered):
 		return exitFailed
 	default:
-		_, _ = fmt.Fprintf(p.stderr, "aurorapgx: %v\n", err)
+		_, _ = fmt.Fprintf(p.stderr, "aurorapgx: %s\n", describe(err))
 		return exitFailed
 	}
+}
+
+// describe is an error's text; what is wrong with a spec is listed.
+func describe(err error) string {
+	if !errors.As(err, new(*aurora.FieldError)) {
+		return strings.TrimPrefix(err.Error(), "aurora: ")
+	}
+	text := "the spec is not valid:"
+	for _, one := range fieldErrors(err) {
+		text += fmt.Sprintf("\n  - %s: %s (%s)", one.Field, one.Reason, one.Doc)
+	}
+	return text
 }
 
 // errAnswered is a negative answer that has been printed in full.

@@ -41,8 +41,8 @@ func checkSyntax(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("no JSON: %w", err)
 	}
-	if rest := bytes.TrimSpace(data[dec.InputOffset():]); len(rest) > 0 {
-		return fmt.Errorf("%s: something follows the JSON object", position(data, dec.InputOffset()+1))
+	if rest := bytes.TrimLeft(data[dec.InputOffset():], " \t\r\n"); len(rest) > 0 {
+		return fmt.Errorf("%s: something follows the JSON object", position(data, int64(len(data)-len(rest)+1)))
 	}
 	return nil
 }
