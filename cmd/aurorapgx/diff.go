@@ -87,8 +87,8 @@ func (p *program) printChanges(changes []aurora.Change, harmful int) error {
 			what += " " + c.Type
 		}
 		line := paint[c.Effect](fmt.Sprintf("%-7s", c.Effect)) + "  " + what
-		if c.Path != "" {
-			line += ": " + shown(c.Before) + " -> " + shown(c.After)
+		if before, after := shown(c.Before), shown(c.After); c.Path != "" && before != after { // the same where a reference draws along
+			line += ": " + before + " -> " + after
 		}
 		lines = append(lines, line)
 		if c.Why != "" {
