@@ -24,10 +24,10 @@ type problem struct {
 }
 
 type validation struct {
-	Valid    bool        `json:"valid"`
-	Problems []problem   `json:"problems"`
-	Warnings []problem   `json:"warnings"`
-	Spec     aurora.Spec `json:"spec"`
+	Valid    bool             `json:"valid"`
+	Problems []problem        `json:"problems"`
+	Warnings []aurora.Warning `json:"warnings"`
+	Spec     aurora.Spec      `json:"spec"`
 }
 
 func runValidate(_ context.Context, p *program, args []string) error {
@@ -40,8 +40,10 @@ func runValidate(_ context.Context, p *program, args []string) error {
 	if err != nil {
 		return err
 	}
-	v := validation{Problems: fieldErrors(spec.Validate()), Warnings: []problem{}, Spec: spec.WithDefaults()}
-	v.Valid = len(v.Problems) == 0
+	v := validation{Problems: fieldErrors(spec.Validate()), Warnings: []aurora.Warning{}, Spec: spec.WithDefaults()}
+	if v.Valid = len(v.Problems) == 0; v.Valid {
+		v.Warnings = append(v.Warnings, spec.Warnings()...)
+	}
 	if *asJSON {
 		err = p.printJSON(v)
 	} else {
@@ -56,13 +58,15 @@ func runValidate(_ context.Context, p *program, args []string) error {
 func (p *program) printValidation(v validation) error {
 	st := p.style()
 	var lines []string
-	show := func(list []problem, mark string) {
-		for _, one := range list {
-			lines = append(lines, fmt.Sprintf("%s  %s: %s", mark, st.bold(one.Field), one.Reason), "    "+st.dim(one.Doc))
-		}
+	show := func(mark, field, reason, doc string) {
+		lines = append(lines, fmt.Sprintf("%s  %s: %s", mark, st.bold(field), reason), "    "+st.dim(doc))
 	}
-	show(v.Problems, st.red("error  "))
-	show(v.Warnings, st.yellow("warning"))
+	for _, one := range v.Problems {
+		show(st.red("error  "), one.Field, one.Reason, one.Doc)
+	}
+	for _, one := range v.Warnings {
+		show(st.yellow("warning"), one.Field, one.Reason, one.Doc)
+	}
 	verdict := st.green("valid")
 	if !v.Valid {
 		verdict = st.red("not valid")
