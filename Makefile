@@ -4,7 +4,7 @@
 # make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
-MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck
+MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: test lint bench rotations quickstart tidy fuzz
@@ -31,6 +31,8 @@ fuzz:
 	go test -run '^$$' -fuzz FuzzParse$$ -fuzztime 30s ./secrets
 	go test -run '^$$' -fuzz FuzzLexer -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
 	go test -run '^$$' -fuzz FuzzQuoted -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
+	go test -run '^$$' -fuzz 'FuzzSpec$$' -fuzztime 30s -fuzzminimizetime 1x ./aurora
+	go test -run '^$$' -fuzz FuzzSpecFields -fuzztime 30s -fuzzminimizetime 1x ./aurora
 
 tidy:
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done

@@ -14,7 +14,7 @@ const (
 	docRotation = "https://docs.aws.amazon.com/secretsmanager/latest/userguide/rotate-secrets_lambda-functions.html"
 	docDataAPI  = docAUG + "data-api.html"
 	// runtime of the functions inside the template.
-	runtime = "python3.13"
+	runtime = "python3.14"
 )
 
 //go:embed rotate.py

@@ -186,6 +186,9 @@ func (s Spec) render() (*template, error) {
 		s.addAlarms(t)
 	}
 	s.addHandoff(t)
+	for _, r := range t.Resources {
+		slices.Sort(r.DependsOn) // as the CDK writes them
+	}
 	for i, o := range s.Overrides {
 		if err := t.override(o); err != nil {
 			return nil, &FieldError{Field: fmt.Sprintf("Overrides[%d]", i), Rule: RuleOverride, Reason: err.Error(), Doc: docTemplateReference}
