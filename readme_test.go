@@ -137,7 +137,5 @@ func pinTest(ctx context.Context, t *testing.T, backendDSN string, runTheService
 	}
 	defer pool.Close()
 	runTheService(ctx, pool)
-	for _, pin := range px.Pins() {
-		t.Errorf("pinned: %s: %s", pin.Reason, pin.Digest)
-	}
+	proxytest.RequireNoPins(t, px)
 }
