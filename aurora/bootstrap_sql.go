@@ -198,7 +198,7 @@ func (b *bootstrap) grants(user string, access Access, schema, owner string) {
 		b.add("REVOKE ALL ON ALL %s IN SCHEMA %s FROM %s", kind, s, u)
 		b.add("%sREVOKE ALL ON %s FROM %s", later, kind, u)
 	}
-	privileges := [][2]string{}
+	var privileges [][2]string
 	switch access {
 	case ReadWrite:
 		privileges = [][2]string{{"SELECT, INSERT, UPDATE, DELETE", "TABLES"}, {"USAGE, SELECT", "SEQUENCES"}, {"EXECUTE", "ROUTINES"}}

@@ -97,7 +97,12 @@ func newBill(spec Spec, prices Prices) (bill, error) {
 }
 
 // estimate works on a copy, so that one bill can be estimated for several usages.
-func (b bill) estimate(usage Usage) (Estimate, error) {
+func (b *bill) estimate(usage Usage) (Estimate, error) {
+	one := *b
+	return one.total(usage)
+}
+
+func (b *bill) total(usage Usage) (Estimate, error) {
 	b.usage = usage
 	if err := b.assume(); err != nil {
 		return Estimate{}, fmt.Errorf("aurora: cost: %w", err)
@@ -151,8 +156,8 @@ func (b *bill) assume() error {
 
 func (b *bill) add(item LineItem) { b.Items = append(b.Items, item) }
 
-// total is the ACU of all instances, which is what the proxy is charged by.
-func (b *bill) total() (floor, expected, ceiling float64) {
+// allACU is the ACU of all instances, which is what the proxy is charged by.
+func (b *bill) allACU() (floor, expected, ceiling float64) {
 	c, readers := b.spec.Capacity, float64(len(b.spec.Readers))
 	return c.Min * (1 + readers), b.usage.AverageACU + b.usage.ReaderACU*readers, c.Max * (1 + readers)
 }
@@ -192,7 +197,7 @@ func (b *bill) proxy() {
 		return
 	}
 	hour := b.prices.ProxyACUHour * hoursPerMonth
-	floor, expected, ceiling := b.total()
+	floor, expected, ceiling := b.allACU()
 	charged := func(acu float64) float64 { return max(acu, b.prices.ProxyMinimumACU) * hour }
 	item := LineItem{
 		Name: "RDS Proxy", Amount: Amount{charged(floor), charged(expected), charged(ceiling)},

@@ -57,7 +57,7 @@ func stageCost(stage Stage, usage Usage, prices Prices) (StageCost, error) {
 	}
 	c := StageCost{Name: stage.Name, Title: stage.Title, Capacity: b.spec.Capacity, Planned: planned[stage.Name].text, Estimate: e}
 	c.Explained = []string{whatThePlanSaw(e)}
-	c.Explained = append(c.Explained, heldAgainst(planned[stage.Name].low, planned[stage.Name].high, b, usage, e)...)
+	c.Explained = append(c.Explained, heldAgainst(planned[stage.Name].low, planned[stage.Name].high, &b, usage, e)...)
 	if stage.Spec.Proxy.Off {
 		variants, err := cheaperOrDearer(stage.Spec, usage, prices)
 		if err != nil {
@@ -87,7 +87,7 @@ func whatThePlanSaw(e Estimate) string {
 }
 
 // heldAgainst says whether the plan can be kept, and how.
-func heldAgainst(low, high float64, b bill, usage Usage, e Estimate) []string {
+func heldAgainst(low, high float64, b *bill, usage Usage, e Estimate) []string {
 	var why []string
 	if low > e.Total.Floor {
 		why = append(why, fmt.Sprintf("The planned $%.0f and more holds: the floor is below it.", low))
@@ -121,7 +121,7 @@ func cheaperOrDearer(spec Spec, usage Usage, prices Prices) ([]string, error) {
 }
 
 // averageFor is the largest average ACU of each instance with which a sum is enough.
-func averageFor(b bill, usage Usage, dollars float64) (average float64, ok bool) {
+func averageFor(b *bill, usage Usage, dollars float64) (average float64, ok bool) {
 	low, high := b.spec.Capacity.Min, b.spec.Capacity.Max
 	enough := func(acu float64) bool {
 		usage.AverageACU, usage.ReaderACU = acu, acu

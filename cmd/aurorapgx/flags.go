@@ -37,7 +37,7 @@ func (f *flags) parse(args []string, most int) ([]string, error) {
 	var rest []string
 	for {
 		before := args
-		if err := f.FlagSet.Parse(args); err != nil {
+		if err := f.Parse(args); err != nil {
 			if errors.Is(err, flag.ErrHelp) {
 				return nil, errors.Join(err, f.help())
 			}

@@ -87,11 +87,12 @@ func describe(err error) string {
 	if !errors.As(err, new(*aurora.FieldError)) {
 		return strings.TrimPrefix(err.Error(), "aurora: ")
 	}
-	text := "the spec is not valid:"
+	var text strings.Builder
+	text.WriteString("the spec is not valid:")
 	for _, one := range fieldErrors(err) {
-		text += fmt.Sprintf("\n  - %s: %s (%s)", one.Field, one.Reason, one.Doc)
+		fmt.Fprintf(&text, "\n  - %s: %s (%s)", one.Field, one.Reason, one.Doc)
 	}
-	return text
+	return text.String()
 }
 
 // errAnswered is a negative answer that has been printed in full.

@@ -79,7 +79,7 @@ func TestWrongCommandLines(t *testing.T) {
 		{nil, "which verb?"},
 		{[]string{"versio"}, `there is no verb "versio"; did you mean "version"?`},
 		{[]string{"frobnicate"}, `there is no verb "frobnicate"` + "\n"},
-		{[]string{"help", "versoin"}, `did you mean "version"?`},
+		{[]string{"help", "versio"}, `did you mean "version"?`},
 		{[]string{"help", "version", "more"}, "help takes one verb"},
 		{[]string{"version", "--jsno"}, `there is no flag --jsno; did you mean "--json"?`},
 		{[]string{"version", "now"}, `unexpected argument "now"`},

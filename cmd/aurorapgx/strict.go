@@ -67,15 +67,12 @@ func checkFields(data []byte, t reflect.Type, path string) error {
 	switch t.Kind() {
 	case reflect.Struct:
 		var object map[string]json.RawMessage
-		if json.Unmarshal(data, &object) != nil {
-			return nil // of another type, which json.Unmarshal reports
+		if json.Unmarshal(data, &object) == nil { // else it is of another type, which decoding reports
+			return checkObject(object, t, path)
 		}
-		return checkObject(object, t, path)
 	case reflect.Slice, reflect.Array:
 		var array []json.RawMessage
-		if json.Unmarshal(data, &array) != nil {
-			return nil
-		}
+		_ = json.Unmarshal(data, &array) // the same
 		for i, element := range array {
 			if err := checkFields(element, t.Elem(), fmt.Sprintf("%s[%d]", path, i)); err != nil {
 				return err

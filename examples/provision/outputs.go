@@ -14,7 +14,9 @@ import (
 // for Ref, "Name.Attribute" for Fn::GetAtt.
 func resolveOutputs(template []byte, values map[string]string) (map[string]string, error) {
 	var t struct {
-		Outputs map[string]struct{ Value any }
+		Outputs map[string]struct {
+			Value any `json:"Value"`
+		} `json:"Outputs"`
 	}
 	if err := json.Unmarshal(template, &t); err != nil {
 		return nil, err

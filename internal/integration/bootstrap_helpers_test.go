@@ -151,8 +151,7 @@ func (c cluster) state(t *testing.T, database string) string {
 
 // code is the SQLSTATE of an error.
 func code(err error) string {
-	var pgErr *pgconn.PgError
-	if errors.As(err, &pgErr) {
+	if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return pgErr.Code
 	}
 	return ""
