@@ -4,7 +4,7 @@
 # make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
-MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/auroracdk
+MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: test lint bench rotations quickstart tidy fuzz

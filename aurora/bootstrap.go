@@ -76,6 +76,12 @@ func bootstrapStatements(spec Spec, opts ...BootstrapOption) ([]string, error) {
 	if err := spec.Validate(); err != nil {
 		return nil, err
 	}
+	return checkedBootstrapStatements(spec, opts...)
+}
+
+// checkedBootstrapStatements is for specs whose fields have been checked: the template
+// holds the statements too, and is a part of what Validate looks at.
+func checkedBootstrapStatements(spec Spec, opts ...BootstrapOption) ([]string, error) {
 	b := &bootstrap{spec: spec.WithDefaults()}
 	for _, opt := range opts {
 		opt(b)

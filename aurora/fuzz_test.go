@@ -53,6 +53,7 @@ func specFrom(choices []byte) aurora.Spec {
 		IOOptimized:       pick(c, false, true),
 		DataAPI:           pick(c, false, true),
 		Disposable:        pick(c, false, true),
+		BootstrapAtDeploy: pick(c, false, true),
 		KMSKey:            pick(c, "", "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d", "arn:aws:kms:*:123456789012:key/*"),
 		LogDays:           pick(c, 0, 1, 3653, 2),
 		MaintenanceWindow: pick(c, "", "sun:04:00-sun:05:00", "*"),

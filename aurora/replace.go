@@ -21,9 +21,10 @@ import (
 // in the module beside compares them. What is not in there is beside its reason.
 // https://docs.aws.amazon.com/cloudformation-cli/latest/userguide/resource-type-schema.html
 var createOnly = map[string][]string{
-	"AWS::CloudWatch::Alarm":     {"AlarmName"},
-	"AWS::CloudWatch::Dashboard": {"DashboardName"},
-	"AWS::EC2::SecurityGroup":    {"GroupDescription", "GroupName", "VpcId"},
+	"AWS::CloudFormation::CustomResource": {"ServiceToken"},
+	"AWS::CloudWatch::Alarm":              {"AlarmName"},
+	"AWS::CloudWatch::Dashboard":          {"DashboardName"},
+	"AWS::EC2::SecurityGroup":             {"GroupDescription", "GroupName", "VpcId"},
 	"AWS::EC2::SecurityGroupIngress": {
 		"CidrIp", "CidrIpv6", "FromPort", "GroupId", "GroupName", "IpProtocol", "SourcePrefixListId", "SourceSecurityGroupId",
 		"SourceSecurityGroupName", "SourceSecurityGroupOwnerId", "ToPort",

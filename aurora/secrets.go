@@ -20,6 +20,26 @@ const (
 //go:embed rotate.py
 var rotateCode string
 
+//go:embed bootstrap.py
+var bootstrapCode string
+
+// addBootstrap adds a custom resource that runs what [Bootstrap] would, whenever the
+// statements change.
+func (s Spec) addBootstrap(t *template) error {
+	if !s.BootstrapAtDeploy {
+		return nil
+	}
+	sql, err := checkedBootstrapStatements(s)
+	if err != nil {
+		return &FieldError{Field: "Users", Rule: RuleUsers, Reason: err.Error(), Doc: RuleUsers.Doc()}
+	}
+	s.addFunction(t, "Bootstrap", "creates users, schemas and grants, in one transaction", docDataAPI, bootstrapCode, nil)
+	t.add("Bootstrap", "AWS::CloudFormation::CustomResource", "calls the function when the stack is deployed, and again when users or schemas change", docCFN+"aws-resource-cloudformation-customresource.html", props{
+		"ServiceToken": getAtt("BootstrapFunction", "Arn"), "ServiceTimeout": 360, "Statements": sql,
+	}).DependsOn = s.instances()
+	return nil
+}
+
 func (s Spec) addSecrets(t *template) {
 	if s.Auth != Secrets {
 		return
@@ -50,6 +70,9 @@ func (s Spec) addRotation(t *template) {
 	}
 	var function any = s.Rotation.FunctionARN
 	depends := s.instances()
+	if s.BootstrapAtDeploy {
+		depends = append(depends, "Bootstrap")
+	}
 	if s.rotatesInStack() {
 		var secrets []any
 		for _, u := range s.Users {

@@ -19,10 +19,7 @@ import (
 // SubnetIds and ClientSecurityGroupIds; its outputs are what [HandoffFromOutputs]
 // reads.
 func (s Spec) Template() ([]byte, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	t, err := s.render()
+	t, err := s.checked()
 	if err != nil {
 		return nil, err
 	}
@@ -47,10 +44,7 @@ type Explanation struct {
 // Explain lists the template's resources, in the order a reader would want to meet
 // them, each with its reason. The Spec is checked as by [Spec.Template].
 func (s Spec) Explain() ([]Explanation, error) {
-	if err := s.Validate(); err != nil {
-		return nil, err
-	}
-	t, err := s.render()
+	t, err := s.checked()
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +175,9 @@ func (s Spec) render() (*template, error) {
 		s.addProxy(t)
 	}
 	s.addClientPolicies(t)
+	if err := s.addBootstrap(t); err != nil {
+		return nil, err
+	}
 	s.addRotation(t)
 	if !s.Alarms.Off {
 		s.addAlarms(t)

@@ -36,6 +36,9 @@ func golden() map[string]aurora.Spec {
 	full.IOOptimized = true
 	full.Insights.Advanced = true
 	specs["secrets"] = full
+	deployed := aurora.EarlyProduction()
+	deployed.BootstrapAtDeploy, deployed.Alarms.Off = true, true
+	specs["bootstrap"] = deployed
 	return specs
 }
 

@@ -19,6 +19,12 @@ import (
 // renders it. It looks at the rendered template too, so an override can take away
 // nothing that a rule protects.
 func (s Spec) Validate() error {
+	_, err := s.checked()
+	return err
+}
+
+// checked renders the Spec if nothing is wrong with it.
+func (s Spec) checked() (*template, error) {
 	s = s.WithDefaults()
 	var p problems
 	s.checkNames(&p)
@@ -31,16 +37,16 @@ func (s Spec) Validate() error {
 	s.checkAlarms(&p)
 	s.checkTags(&p)
 	if len(p) > 0 {
-		return errors.Join(p...)
+		return nil, errors.Join(p...)
 	}
 	t, err := s.render()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := t.lint(&p); err != nil {
-		return err
+		return nil, err
 	}
-	return errors.Join(p...)
+	return t, errors.Join(p...)
 }
 
 var (

@@ -117,6 +117,10 @@ var otherMistakes = []mutation{
 	{"no name", func(s *aurora.Spec) { s.Users = []aurora.User{{}} }, aurora.RuleName, "Users[0].Name"},
 	{"no such access", func(s *aurora.Spec) { s.Users = []aurora.User{{Name: "a", Access: "superuser"}} }, aurora.RuleUsers, "Users[0].Access"},
 	{"schema of nobody", func(s *aurora.Spec) { s.Users = []aurora.User{{Name: "a", Schemas: []string{"x"}}} }, aurora.RuleUsers, "Users[0].Schemas[0]"},
+	{"two owners at deployment", func(s *aurora.Spec) {
+		s.BootstrapAtDeploy = true
+		s.Users = []aurora.User{{Name: "a", Access: aurora.Owner}, {Name: "b", Access: aurora.Owner}}
+	}, aurora.RuleUsers, "Users"},
 	{"too many users", func(s *aurora.Spec) {
 		for i := range 21 {
 			s.Users = append(s.Users, aurora.User{Name: fmt.Sprintf("user%d", i)})

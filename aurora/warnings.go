@@ -33,6 +33,7 @@ func (s Spec) Warnings() []Warning {
 	warn(s.Proxy.Off && !(given.Proxy.isZero()), "Proxy", "the proxy is off, so its other fields do nothing", docProxy)
 	warn(s.Auth == IAM && given.Rotation != Rotation{}, "Rotation", "with IAM there are no secrets of users to rotate", RuleAuth.Doc())
 	warn(s.Auth == Secrets && s.Rotation.Off, "Rotation.Off", "the passwords stay as they were generated", docRotation)
+	warn(s.BootstrapAtDeploy && s.Auth == Secrets && !s.rotatesInStack(), "Rotation", "nothing in the stack tells the database the users' passwords: without the stack's own rotation that is up to you", docRotation)
 	warn(s.Auth == Secrets && !s.Rotation.Off && s.Rotation.Every > 90*24*time.Hour, "Rotation.Every", "the passwords stay for more than 90 days", docRotation)
 	warn(!s.Alarms.Off && s.Alarms.TopicARN == "", "Alarms.TopicARN", "nobody hears of the alarms", RuleAlarm.Doc())
 	warn(s.Alarms.Off && !s.Disposable, "Alarms.Off", "nothing tells of pinned sessions, full capacity or failed logins", docProxyMetrics)

@@ -34,8 +34,8 @@ func Open() (*Schemas, error) {
 	return &Schemas{filepath.Join(strings.TrimSpace(string(out)), "internal/aws/cfn/schemas"), map[string]*jsonschema.Schema{}}, nil
 }
 
-// newer are properties that AWS documents and these schemas do not have yet, with what
-// they lift.
+// newer are properties that these schemas do not have, because they are newer or our
+// own, with what they lift.
 var newer = map[string]struct {
 	properties  map[string]any
 	notRequired []string
@@ -45,6 +45,10 @@ var newer = map[string]struct {
 	"AWS::RDS::DBProxy": {
 		properties:  map[string]any{"DefaultAuthScheme": map[string]any{"type": "string", "enum": []any{"NONE", "IAM_AUTH"}}},
 		notRequired: []string{"Auth"},
+	},
+	// What a custom resource hands to its function is free.
+	"AWS::CloudFormation::CustomResource": {
+		properties: map[string]any{"Statements": map[string]any{"type": "array", "minItems": 1, "items": map[string]any{"type": "string"}}},
 	},
 }
 

@@ -25,7 +25,7 @@ func specs() map[string]aurora.Spec {
 		all[stage.Name+", secrets"] = stage.Spec
 	}
 	full := aurora.Scale()
-	full.Auth, full.IOOptimized, full.DataAPI = aurora.Secrets, true, true
+	full.Auth, full.IOOptimized, full.BootstrapAtDeploy = aurora.Secrets, true, true
 	full.KMSKey = "arn:aws:kms:eu-west-1:123456789012:key/0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
 	full.Alarms.TopicARN = "arn:aws:sns:eu-west-1:123456789012:alarms"
 	full.Insights.Advanced, full.Proxy.DebugLogging = true, true
