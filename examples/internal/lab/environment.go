@@ -83,7 +83,7 @@ func replaceEnvironment(old, with map[string]string) error {
 func Build(ctx context.Context, dir, program string, flags ...string) (string, error) {
 	binary := filepath.Join(dir, filepath.Base(program))
 	args := []string{"build", "-o", binary}
-	if raceDetector {
+	if RaceDetector {
 		args = append(args, "-race")
 	}
 	args = append(append(args, flags...), "github.com/aurorapgx/aurorapgx/examples/"+program)

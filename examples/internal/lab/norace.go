@@ -2,4 +2,5 @@
 
 package lab
 
-const raceDetector = false
+// RaceDetector says whether this process was built with it.
+const RaceDetector = false

@@ -2,4 +2,5 @@
 
 package lab
 
-const raceDetector = true
+// RaceDetector says whether this process was built with it.
+const RaceDetector = true
