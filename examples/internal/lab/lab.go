@@ -198,3 +198,14 @@ func (l *Lab) Close() error {
 	}
 	return errors.Join(errs...)
 }
+
+// Report says what the proxy saw of an example: what pinned, above all.
+func (l *Lab) Report(out io.Writer) error {
+	stats := l.Proxy.Stats()
+	_, err := fmt.Fprintf(out, "\nat the proxy: %d client connections opened, %d statements, %d pinned sessions\n",
+		stats.ClientConnectionsSetupSucceeded, stats.Statements, stats.PinnedSessions)
+	for _, pin := range l.Proxy.Pins() {
+		_, err = fmt.Fprintf(out, "  pinned by: %s\n", pin.Digest)
+	}
+	return err
+}
