@@ -20,7 +20,7 @@ func (l *Lab) Environment() map[string]string {
 	key := l.Proxy.Credentials()
 	return map[string]string{
 		"DATABASE_URL":          l.Proxy.URL(User, Database),
-		"DIRECT_URL":            l.DirectURL(l.Primary),
+		"DIRECT_URL":            l.DirectURL(l.Primary) + "&application_name=direct",
 		"AWS_REGION":            l.Proxy.Region(),
 		"AWS_ACCESS_KEY_ID":     key.AccessKeyID,
 		"AWS_SECRET_ACCESS_KEY": key.SecretAccessKey,
