@@ -73,7 +73,7 @@ func takeOrders(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer sqlDB.Close()
+	defer func() { _ = sqlDB.Close() }()
 	db := bun.NewDB(sqlDB, pgdialect.New())
 
 	old := []Order{{ID: "old-1", Item: "tea", Quantity: 3, Tags: []string{"loose", "green"}}, {ID: "old-2", Item: "coffee", Quantity: 1}}

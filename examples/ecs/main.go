@@ -46,7 +46,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary, err := lab.Build(ctx, dir, "ecs/service")
 	if err != nil {
 		return err
@@ -116,12 +116,12 @@ func (c *cluster) stopOne(ctx context.Context) error {
 	c.printf("\nscaling in under %d requests a second: task 1 gets SIGTERM\n", perSecond())
 	load := startLoad(ctx, c.balancer.url, "in")
 	defer load.stop()
-	pause(ctx, time.Second)
+	pause(ctx)
 	if err := <-c.tasks[0].terminate(); err != nil {
 		return err
 	}
 	c.printf("  task 1  exit 0 in %s\n", c.tasks[0].stoppedIn.Round(10*time.Millisecond))
-	pause(ctx, time.Second)
+	pause(ctx)
 	if err := c.report(load); err != nil {
 		return err
 	}
@@ -139,7 +139,7 @@ func (c *cluster) replaceAll(ctx context.Context) error {
 	c.printf("\nrolling deployment during a failover: every task is replaced while there is no database\n")
 	load := startLoad(ctx, c.balancer.url, "deploy")
 	defer load.stop()
-	pause(ctx, time.Second)
+	pause(ctx)
 	began := time.Now()
 	failover := make(chan error, 1)
 	go func() { failover <- c.lab.Failover(ctx, outage) }()
@@ -166,7 +166,7 @@ func (c *cluster) replaceAll(ctx context.Context) error {
 		}
 		c.printf("  task %d  exit 0 in %s\n", t.number, t.stoppedIn.Round(10*time.Millisecond))
 	}
-	pause(ctx, time.Second)
+	pause(ctx)
 	return c.report(load)
 }
 
@@ -206,9 +206,10 @@ func (c *cluster) killAll() {
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
+// pause lets the callers call.
+func pause(ctx context.Context) {
 	select {
-	case <-time.After(d):
+	case <-time.After(time.Second):
 	case <-ctx.Done():
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -105,7 +106,7 @@ func (t *task) healthcheck(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, t.cmd.Path, "healthcheck")
-	cmd.Env = append(t.cmd.Env, "PORT="+port)
+	cmd.Env = append(slices.Clip(t.cmd.Env), "PORT="+port)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}

@@ -87,7 +87,7 @@ func migrate(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer sqlDB.Close()
+	defer func() { _ = sqlDB.Close() }()
 	_, _ = fmt.Fprintln(out, "tables created on the direct endpoint")
 	return errors.Join(db.AutoMigrate(&Order{}, &Stock{}), db.Create(&Stock{Item: "tea"}).Error)
 }
@@ -100,7 +100,7 @@ func takeOrders(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	defer sqlDB.Close()
+	defer func() { _ = sqlDB.Close() }()
 
 	old := []Order{{ID: "old-1", Item: "tea", Quantity: 3}, {ID: "old-2", Item: "coffee", Quantity: 1}}
 	if err := db.Create(&old).Error; err != nil {

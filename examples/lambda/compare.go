@@ -36,11 +36,11 @@ func runComparison(ctx context.Context, out io.Writer) error {
 
 func report(out io.Writer, candidates []*candidate) error {
 	ours, theirs := candidates[0], candidates[1]
-	_, err := fmt.Fprintf(out, "cold start, from the start of the process to the first answer: median of %d\n", len(ours.took))
+	_, _ = fmt.Fprintf(out, "cold start, from the start of the process to the first answer: median of %d\n", len(ours.took))
 	for _, c := range candidates {
-		_, err = fmt.Fprintf(out, "  %-13s %s, binary %.1f MB\n", c.name, median(c.took).Round(100*time.Microsecond), float64(c.size)/1e6)
+		_, _ = fmt.Fprintf(out, "  %-13s %s, binary %.1f MB\n", c.name, median(c.took).Round(100*time.Microsecond), float64(c.size)/1e6)
 	}
-	_, err = fmt.Fprintf(out, "difference\n  %s, binary %+.1f %%\n",
+	_, err := fmt.Fprintf(out, "difference\n  %s, binary %+.1f %%\n",
 		(median(ours.took) - median(theirs.took)).Round(100*time.Microsecond), 100*(float64(ours.size)/float64(theirs.size)-1))
 	return err
 }
@@ -56,7 +56,7 @@ func compare(ctx context.Context, rounds int) (_ []*candidate, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	candidates := []*candidate{
 		{name: "aurorapgx", program: "lambda/minimal"},
 		{name: "by hand", program: "lambda/handwritten"},
@@ -111,7 +111,7 @@ func systemRoots(l *lab.Lab, dir string) (map[string]string, error) {
 		return nil, err
 	}
 	for _, file := range []string{"/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"} {
-		if system, err := os.ReadFile(file); err == nil { //nolint:gosec // the system's
+		if system, err := os.ReadFile(file); err == nil {
 			bundle = append(bundle, system...)
 			break
 		}
@@ -124,7 +124,8 @@ func systemRoots(l *lab.Lab, dir string) (map[string]string, error) {
 	query.Del("sslrootcert")
 	u.RawQuery = query.Encode()
 	file := filepath.Join(dir, "roots.pem")
-	return map[string]string{"SSL_CERT_FILE": file, "DATABASE_URL": u.String()}, os.WriteFile(file, bundle, 0o600)
+	variables := map[string]string{"SSL_CERT_FILE": file, "DATABASE_URL": u.String()}
+	return variables, os.WriteFile(file, bundle, 0o600) //nolint:gosec // in a directory of our own
 }
 
 func median(d []time.Duration) time.Duration {

@@ -74,7 +74,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	binary, err := lab.Build(ctx, dir, "lambda/function", "-tags", "lambda.norpc")
 	if err != nil {
 		return err
@@ -141,7 +141,7 @@ func (s *story) reuse(ctx context.Context) error {
 	s.printf("\nfour events each\n")
 	for i, e := range s.environments {
 		for range 4 {
-			if _, err := s.place(ctx, i, e); err != nil {
+			if err := s.place(ctx, i, e); err != nil {
 				return err
 			}
 		}
@@ -151,20 +151,20 @@ func (s *story) reuse(ctx context.Context) error {
 }
 
 // place runs an event through one of the environments.
-func (s *story) place(ctx context.Context, i int, e *environment) (receipt, error) {
+func (s *story) place(ctx context.Context, i int, e *environment) error {
 	s.orders++
 	o := order{ID: fmt.Sprintf("order-%02d", s.orders), Item: "tea", Quantity: 1}
 	var r receipt
 	took, err := e.invoke(ctx, o, &r)
 	if err != nil {
-		return r, err
+		return err
 	}
 	s.printf("  %d  event %d  %s: %2d orders of tea, %d connects so far, %s\n",
 		i+1, r.Invocation, r.ID, r.Orders, r.Connects, took.Round(100*time.Microsecond))
 	if r.Orders != int64(s.orders) {
-		return r, fmt.Errorf("%d orders are there, want %d", r.Orders, s.orders)
+		return fmt.Errorf("%d orders are there, want %d", r.Orders, s.orders)
 	}
-	return r, nil
+	return nil
 }
 
 // freeze stops all of them for as long as it takes the proxy to give them up.
@@ -193,7 +193,7 @@ func (s *story) freeze(ctx context.Context) error {
 		if err := e.thaw(); err != nil {
 			return err
 		}
-		if _, err := s.place(ctx, i, e); err != nil {
+		if err := s.place(ctx, i, e); err != nil {
 			return fmt.Errorf("the first event after the freeze: %w", err)
 		}
 		logins := s.lab.Logins()

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -165,7 +166,7 @@ func table(ctx context.Context, lenient, strict *proxytest.Proxy, out io.Writer)
 				return fmt.Errorf("%s: %w", way.name, err)
 			}
 		}
-		pinned := fmt.Sprint(pins[0])
+		pinned := strconv.FormatInt(pins[0], 10)
 		if pins[0] != pins[1] {
 			pinned = fmt.Sprintf("%d, or %d if SET LOCAL counts as SET", pins[0], pins[1])
 		}

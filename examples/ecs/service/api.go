@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -97,7 +96,6 @@ func (a *api) place(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.WriteHeader(http.StatusCreated)
-	_, _ = fmt.Fprintln(w, r.PathValue("id"))
 }
 
 // refuse answers with what the caller can do about it.

@@ -29,8 +29,9 @@ import (
 )
 
 const (
-	// User and Database are the application's.
-	User     = "app"
+	// User is the application's database user.
+	User = "app"
+	// Database is its database.
 	Database = "app"
 
 	startTimeout = 10 * time.Minute // the first run may have to build an image

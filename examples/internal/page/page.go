@@ -32,7 +32,7 @@ func Check(tb testing.TB, command, output string) {
 		return
 	}
 	updated := before + "```\n$ " + command + "\n" + output + "```\n" + after
-	if err := os.WriteFile(file, []byte(updated), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(updated), 0o600); err != nil { //nolint:gosec // file is a constant
 		tb.Fatal(err)
 	}
 }
