@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -79,19 +78,6 @@ func TestContextsThatPermitMoreOrLess(t *testing.T) {
 			t.Errorf("%s: %d calls, want %d", tt.name, calls, tt.calls)
 		}
 	}
-}
-
-func ExampleIdempotent() {
-	attempts := 0
-	ctx := retry.Idempotent(context.Background())
-	err := retry.Do(ctx, retry.Policy{Attempts: 3, Base: time.Millisecond}, func(context.Context) error {
-		if attempts++; attempts == 1 {
-			return io.ErrUnexpectedEOF // whether the server got the statement is not known
-		}
-		return nil
-	})
-	fmt.Println(attempts, err)
-	// Output: 2 <nil>
 }
 
 func TestDoZeroPolicyTriesOnce(t *testing.T) {
@@ -190,23 +176,4 @@ func TestMarkNil(t *testing.T) {
 	if retry.Mark(nil, retry.Permanent) != nil {
 		t.Error("Mark(nil) is not nil")
 	}
-}
-
-func ExampleDo() {
-	attempts := 0
-	err := retry.Do(context.Background(), retry.Policy{Attempts: 5, Base: time.Millisecond}, func(context.Context) error {
-		attempts++
-		if attempts < 3 {
-			return retry.Mark(errors.New("the listener is not up yet"), retry.NotExecuted)
-		}
-		return nil
-	})
-	fmt.Println(attempts, err)
-	// Output: 3 <nil>
-}
-
-func ExampleMark() {
-	err := retry.Mark(errors.New("connection lost after COMMIT was sent"), retry.Ambiguous)
-	fmt.Println(retry.Classify(err), retry.Classify(err).Retryable())
-	// Output: ambiguous false
 }

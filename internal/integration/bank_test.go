@@ -52,6 +52,7 @@ type bank struct {
 	primary, standby *pgtest.Server
 
 	transfers atomic.Int64 // done so far
+	easy      atomic.Bool  // while the next standby is built, which needs the machine more
 	cuts      atomic.Int64
 	outcomes  [bankWorkers]map[int64]outcome
 	doubts    [bankWorkers][]error
@@ -194,6 +195,8 @@ func (b *bank) failOver() {
 	b.dsn = on(b.dsn, b.primary)
 	u, _ := url.Parse(b.dsn)
 	b.relay.backend.Store(&u.Host)
+	b.easy.Store(true)
+	defer b.easy.Store(false)
 	if err := b.standby.Follow(ctx, b.primary, pgtest.WithSynchronous()); err != nil {
 		b.t.Fatal(err)
 	}
@@ -208,6 +211,9 @@ func (b *bank) work(worker int, stop <-chan struct{}) {
 		case <-stop:
 			return
 		default:
+		}
+		if b.easy.Load() {
+			time.Sleep(100 * time.Millisecond)
 		}
 		begun := time.Now()
 		err := retry.Tx(ctx, b.pool, move(ctx, i), b.option...)
