@@ -161,8 +161,11 @@ func (b *bank) run(failovers int) {
 		wg.Go(func() { b.work(w, stop) })
 	}
 	for range failovers {
+		begun := time.Now()
 		b.await(300)
+		worked := time.Now()
 		b.failOver()
+		b.t.Logf("worked for %s, failed over and built the next standby in %s", worked.Sub(begun).Round(time.Millisecond), time.Since(worked).Round(time.Millisecond))
 	}
 	b.await(300)
 	close(stop)
