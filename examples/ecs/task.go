@@ -22,9 +22,10 @@ import (
 )
 
 // The task definition. drainDelay fits the balancer, which asks every 100 ms: ALBs ask
-// every 5 s or more seldom.
+// every 5 s or more seldom. A balancer that has not noticed by then sends requests on
+// connections that are being closed.
 const (
-	drainDelay  = 500 * time.Millisecond
+	drainDelay  = 2 * time.Second
 	stopTimeout = 30 * time.Second
 )
 

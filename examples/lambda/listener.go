@@ -61,14 +61,19 @@ func (l *listener) clients() map[string]bool {
 	return addresses
 }
 
-// lose decides what becomes of a connection of a client that has just been frozen.
-func (l *listener) lose(client string, how loss) {
+// lose decides what becomes of a connection of a client that has just been frozen. It
+// reports whether there is one.
+func (l *listener) lose(client string, how loss) bool {
 	l.mu.Lock()
 	c := l.open[client]
 	l.mu.Unlock()
+	if c == nil {
+		return false
+	}
 	c.mu.Lock()
 	c.how = how
 	c.mu.Unlock()
+	return true
 }
 
 // Close also ends the connections that are silent.
