@@ -45,17 +45,50 @@ func (s *clientSession) borrow() (*dbConn, error) {
 	start := time.Now()
 	db := pool.take(s.info.key)
 	if db == nil {
-		ctx, stop := s.watchClient()
 		var err error
-		db, err = pool.wait(ctx, s.info)
-		stop()
-		if err != nil {
+		if db, err = s.wait(); err != nil {
 			return nil, s.borrowError(err)
 		}
 	}
 	c.borrowed.Add(1)
 	c.borrowTook(time.Since(start))
 	return db, nil
+}
+
+// patience is how long a session waits for a connection before it looks whether its client still
+// does: looking costs more than most waits.
+const patience = 20 * time.Millisecond
+
+// wait queues for a database connection until the borrow timeout, or until the client goes away.
+func (s *clientSession) wait() (*dbConn, error) {
+	timeout := s.p.cfg.borrowTimeout
+	if timeout <= 0 {
+		return nil, errBorrowTimeout
+	}
+	if s.turn == nil {
+		s.turn = &waiter{key: s.info.key, grant: make(chan *dbConn, 1)}
+		s.turnTimer = time.NewTimer(patience)
+	} else {
+		s.turnTimer.Reset(patience)
+	}
+	start := time.Now()
+	s.p.pool.enqueue(s.turn, false)
+	granted := false
+	select {
+	case db := <-s.turn.grant:
+		s.turnTimer.Stop()
+		if db != nil {
+			return db, nil
+		}
+		granted = true
+	case <-s.turnTimer.C:
+	case <-s.p.ctx.Done():
+	}
+	ctx, stop := s.watchClient()
+	defer stop()
+	ctx, cancel := context.WithDeadlineCause(ctx, start.Add(timeout), errBorrowTimeout)
+	defer cancel()
+	return s.p.pool.wait(ctx, s.turn, granted, s.info)
 }
 
 // borrowError turns what ended the wait into what ends the request.
@@ -82,7 +115,13 @@ func (s *clientSession) watchClient() (ctx context.Context, stop func()) {
 	done := make(chan struct{})
 	s.p.wg.Go(func() {
 		defer close(done)
-		for s.in.w < len(s.in.buf) {
+		for {
+			if s.in.w == len(s.in.buf) {
+				s.in.grow()
+			}
+			if s.in.w == len(s.in.buf) {
+				return
+			}
 			n, err := s.conn.Read(s.in.buf[s.in.w:])
 			s.in.w += n
 			var netErr net.Error

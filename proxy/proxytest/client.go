@@ -15,8 +15,11 @@ import (
 )
 
 const (
+	idleWindow    = 1 << 10  // enough for most messages
 	clientWindow  = 24 << 10 // holds any small message, and the text that a pin is decided on
 	flushSize     = 32 << 10 // bytes for the database that are written at the latest
+	directSize    = 4 << 10  // bytes from which on a copy costs more than a write
+	keptOut       = 2 << 10  // a buffer for the database that a session keeps while it is empty
 	writeTimeout  = 5 * time.Second
 	lingerTimeout = 500 * time.Millisecond
 )
@@ -44,7 +47,9 @@ type clientSession struct {
 	heldBack   bool    // unsent is set
 	skipLocal  bool    // a request failed before it had a connection: skip to Sync
 	rules      pinRules
-	rulesKnown bool // rules are those of the database, too
+	rulesKnown bool    // rules are those of the database, too
+	turn       *waiter // its place in the queue for a connection, when it had to wait before
+	turnTimer  *time.Timer
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
 	lastActive atomic.Int64
@@ -90,7 +95,7 @@ func (s *clientSession) run() {
 	defer s.p.counters.clients.Add(-1)
 	err := s.setUp()
 	if err == nil {
-		s.in = newWindow(s.conn, clientWindow)
+		s.in = newSmallWindow(s.conn, idleWindow, &s.p.windows)
 		s.startWatchdog()
 		err = s.serve()
 		s.stopWatchdog()
@@ -233,10 +238,10 @@ func (s *clientSession) fill() error {
 func (s *clientSession) flush() error {
 	if len(s.out) > 0 {
 		_, _ = s.sendingTo.conn.Write(s.out)
-		if cap(s.out) > 8*flushSize {
+		s.out = s.out[:0]
+		if cap(s.out) > keptOut {
 			s.out = nil
 		}
-		s.out = s.out[:0]
 	}
 	if !s.heldBack || s.streaming {
 		return nil
@@ -255,6 +260,19 @@ func (s *clientSession) flush() error {
 		s.p.pool.put(db)
 	}
 	return nil
+}
+
+// send puts bytes behind those that are for the database, or writes both if they are many.
+func (s *clientSession) send(b []byte) {
+	if len(b) < directSize {
+		s.out = append(s.out, b...)
+		return
+	}
+	if len(s.out) > 0 {
+		_, _ = s.sendingTo.conn.Write(s.out)
+		s.out = s.out[:0]
+	}
+	_, _ = s.sendingTo.conn.Write(b)
 }
 
 // discard reads n bytes and forgets them.
@@ -276,7 +294,7 @@ func (s *clientSession) pass(n int) error {
 	s.streaming = true
 	for {
 		k := min(n, s.in.len())
-		s.out = append(s.out, s.in.bytes()[:k]...)
+		s.send(s.in.bytes()[:k])
 		s.in.r += k
 		if n -= k; n == 0 {
 			break

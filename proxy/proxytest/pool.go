@@ -78,26 +78,21 @@ func (cp *connPool) take(key string) *dbConn {
 	return cp.takeIdle(key)
 }
 
-// wait queues for a connection until the borrow timeout or the end of ctx, and opens one when it is
-// its turn to.
-func (cp *connPool) wait(ctx context.Context, info startupInfo) (*dbConn, error) {
-	if cp.p.cfg.borrowTimeout <= 0 {
-		return nil, errBorrowTimeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, cp.p.cfg.borrowTimeout, errBorrowTimeout)
-	defer cancel()
-	w := &waiter{key: info.key, grant: make(chan *dbConn, 1)}
+// wait goes on with waiting until the end of ctx, and opens a connection when it is w's turn to.
+// granted says that it is already.
+func (cp *connPool) wait(ctx context.Context, w *waiter, granted bool, info startupInfo) (*dbConn, error) {
 	pause := firstPause
 	for attempt := 0; ; attempt++ {
-		cp.enqueue(w, attempt > 0)
-		select {
-		case db := <-w.grant:
-			if db != nil {
-				return db, nil
+		if !granted {
+			select {
+			case db := <-w.grant:
+				if db != nil {
+					return db, nil
+				}
+			case <-ctx.Done():
+				cp.withdraw(w)
+				return nil, context.Cause(ctx)
 			}
-		case <-ctx.Done():
-			cp.withdraw(w)
-			return nil, context.Cause(ctx)
 		}
 		db, err := cp.open(ctx, info)
 		if err == nil {
@@ -116,6 +111,8 @@ func (cp *connPool) wait(ctx context.Context, info startupInfo) (*dbConn, error)
 			return nil, context.Cause(ctx)
 		}
 		pause = min(2*pause, longestPause)
+		granted = false
+		cp.enqueue(w, true)
 	}
 }
 

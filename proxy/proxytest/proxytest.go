@@ -58,6 +58,7 @@ package proxytest
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -93,6 +94,9 @@ type Proxy struct {
 	goroutines goroutineSearch
 	inspecting atomic.Int64 // database connections, in strict mode
 	log        *proxyLog
+	windows    bufferPool // of client sessions that read much
+
+	statementPrefix string // of the names that statements have on the database; nobody guesses it
 
 	ctx       context.Context
 	cancel    context.CancelFunc
@@ -150,7 +154,10 @@ func Start(ctx context.Context, backendDSN string, opts ...Option) (*Proxy, erro
 	if err != nil {
 		return nil, fmt.Errorf("start RDS Proxy: %w", err)
 	}
-	p := &Proxy{cfg: cfg, sessions: make(map[*clientSession]struct{})}
+	p := &Proxy{
+		cfg: cfg, sessions: make(map[*clientSession]struct{}), windows: bufferPool{size: clientWindow},
+		statementPrefix: "px" + rand.Text()[:10] + "_",
+	}
 	p.log = &proxyLog{logger: cfg.logger}
 	p.users = newUserDirectory(cfg, backend)
 	if p.certs, err = newCertificates(cfg.host); err != nil {

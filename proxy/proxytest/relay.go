@@ -17,7 +17,7 @@ type pending struct {
 	prep    *prepared  // with an injected Parse
 }
 
-// pendingQueue is a queue that keeps its memory.
+// pendingQueue is a queue that keeps its memory, unless that is much.
 type pendingQueue struct {
 	items []pending
 	head  int
@@ -41,6 +41,9 @@ func (q *pendingQueue) pop() pending {
 	switch {
 	case q.head == len(q.items):
 		q.items, q.head = q.items[:0], 0
+		if cap(q.items) > 64 {
+			q.items = nil
+		}
 	case q.head > 64 && q.head > len(q.items)/2:
 		n := copy(q.items, q.items[q.head:])
 		clear(q.items[n:])
@@ -159,8 +162,7 @@ func (s *clientSession) answered(db *dbConn, kind byte, frame []byte, whole bool
 
 // answeredStep handles ParseComplete, BindComplete and CloseComplete.
 func (s *clientSession) answeredStep(db *dbConn, kind byte, head *pending) (forward bool) {
-	want := map[byte]byte{'1': 'P', '2': 'B', '3': 'C'}[kind]
-	if head.kind != want {
+	if head.kind != "PBC"[kind-'1'] {
 		return true
 	}
 	entry := s.queue.pop()

@@ -23,13 +23,33 @@ var (
 	errWrongPassword = errors.New("wrong password")
 )
 
+// scramVerifier is what a server keeps of a password. To make one takes thousands of hashes, by
+// design, so there is one for each password and not for each sign-in.
+type scramVerifier struct {
+	salt                 []byte
+	storedKey, serverKey []byte
+}
+
+func newSCRAMVerifier(password string) (*scramVerifier, error) {
+	v := &scramVerifier{salt: make([]byte, 16)}
+	if _, err := rand.Read(v.salt); err != nil {
+		return nil, err
+	}
+	salted, err := pbkdf2.Key(sha256.New, password, v.salt, scramIterations, sha256.Size)
+	if err != nil {
+		return nil, err
+	}
+	storedKey := sha256.Sum256(hmacSHA256(salted, "Client Key"))
+	v.storedKey, v.serverKey = storedKey[:], hmacSHA256(salted, "Server Key")
+	return v, nil
+}
+
 // scramExchange is one sign-in: first, then final.
 type scramExchange struct {
-	password    string
+	verifier    *scramVerifier
 	gs2Header   string
 	clientFirst string // without the GS2 header
 	serverFirst string
-	salted      []byte
 	nonce       string
 }
 
@@ -48,16 +68,7 @@ func (x *scramExchange) first(message string) (string, error) {
 		return "", errSCRAMProtocol
 	}
 	x.nonce = clientNonce + rand.Text()
-	salt := make([]byte, 16)
-	if _, err := rand.Read(salt); err != nil {
-		return "", err
-	}
-	salted, err := pbkdf2.Key(sha256.New, x.password, salt, scramIterations, sha256.Size)
-	if err != nil {
-		return "", err
-	}
-	x.salted = salted
-	x.serverFirst = fmt.Sprintf("r=%s,s=%s,i=%d", x.nonce, base64.StdEncoding.EncodeToString(salt), scramIterations)
+	x.serverFirst = fmt.Sprintf("r=%s,s=%s,i=%d", x.nonce, base64.StdEncoding.EncodeToString(x.verifier.salt), scramIterations)
 	return x.serverFirst, nil
 }
 
@@ -76,17 +87,14 @@ func (x *scramExchange) final(message string) (string, error) {
 		return "", errSCRAMProtocol
 	}
 	authMessage := x.clientFirst + "," + x.serverFirst + "," + withoutProof
-	clientKey := hmacSHA256(x.salted, "Client Key")
-	storedKey := sha256.Sum256(clientKey)
-	signature := hmacSHA256(storedKey[:], authMessage)
+	signature := hmacSHA256(x.verifier.storedKey, authMessage)
 	for i := range proof {
 		proof[i] ^= signature[i]
 	}
-	if !hmac.Equal(proof, clientKey) {
+	if clientKey := sha256.Sum256(proof); !hmac.Equal(clientKey[:], x.verifier.storedKey) {
 		return "", errWrongPassword
 	}
-	serverKey := hmacSHA256(x.salted, "Server Key")
-	return "v=" + base64.StdEncoding.EncodeToString(hmacSHA256(serverKey, authMessage)), nil
+	return "v=" + base64.StdEncoding.EncodeToString(hmacSHA256(x.verifier.serverKey, authMessage)), nil
 }
 
 // scramAttribute is the value of one attribute of a SCRAM message, or "".

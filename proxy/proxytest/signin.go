@@ -109,7 +109,11 @@ func (s *clientSession) authenticateSCRAM(password string) error {
 	if !ok {
 		return &refusal{code: "28000", message: wrongMethodText}
 	}
-	exchange := scramExchange{password: password}
+	verifier, err := s.p.users.verifier(s.info.user, password)
+	if err != nil {
+		return err
+	}
+	exchange := scramExchange{verifier: verifier}
 	serverFirst, err := exchange.first(clientFirst)
 	if err != nil {
 		return &refusal{code: "08P01", message: "malformed SCRAM message", cause: err}

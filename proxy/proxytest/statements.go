@@ -49,8 +49,10 @@ func (s *clientSession) define(db *dbConn, st *statement) {
 	case old != nil:
 		s.prepare(db, old, st.clientName)
 		st.backendName = old.backendName
+	case s.pinned: // nobody else uses this connection, and SQL may use the name
+		st.backendName = st.clientName
 	default:
-		st.backendName = "px" + strconv.FormatUint(st.id, 36)
+		st.backendName = s.p.statementPrefix + strconv.FormatUint(st.id, 36)
 		s.evictPrepared(db)
 	}
 	st.prev = old

@@ -10,10 +10,17 @@ import (
 type userDirectory struct {
 	mode ClientAuth
 
-	mu    sync.Mutex
-	users map[string]userSecret
+	mu        sync.Mutex
+	users     map[string]userSecret
+	verifiers map[string]knownVerifier  // by user
+	sessions  map[*clientSession]string // the user who has signed in
+}
 
-	sessions map[*clientSession]string // the user who has signed in
+// knownVerifier is kept because it takes thousands of hashes to make.
+type knownVerifier struct {
+	*scramVerifier
+
+	password string // that it is of; the user may have another by now
 }
 
 type userSecret struct {
@@ -22,7 +29,10 @@ type userSecret struct {
 }
 
 func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
-	d := &userDirectory{mode: c.clientAuth, users: map[string]userSecret{}, sessions: map[*clientSession]string{}}
+	d := &userDirectory{
+		mode: c.clientAuth, users: map[string]userSecret{},
+		verifiers: map[string]knownVerifier{}, sessions: map[*clientSession]string{},
+	}
 	fallback := ""
 	if backend != nil {
 		fallback = backend.Password
@@ -53,6 +63,24 @@ func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 	case AuthPerUser:
 	}
 	return secret, ok
+}
+
+// verifier is for a user's sign-in with SCRAM.
+func (d *userDirectory) verifier(name, password string) (*scramVerifier, error) {
+	d.mu.Lock()
+	known := d.verifiers[name]
+	d.mu.Unlock()
+	if known.scramVerifier != nil && known.password == password {
+		return known.scramVerifier, nil
+	}
+	v, err := newSCRAMVerifier(password)
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.verifiers[name] = knownVerifier{v, password}
+	return v, nil
 }
 
 // SetUser changes the secret of a user, or adds one, as a rotation in Secrets Manager does: logins

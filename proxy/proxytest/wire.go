@@ -5,10 +5,12 @@ package proxytest
 // know; see https://www.postgresql.org/docs/current/protocol-message-formats.html.
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/jackc/pgx/v5/pgproto3"
 )
@@ -34,31 +36,50 @@ const headerLen = 5 // type byte and length
 
 var errMessageLength = errors.New("invalid message length")
 
-// window reads ahead from a connection and lets its bytes be looked at in place.
+// window reads ahead from a connection and lets its bytes be looked at in place. One that may be
+// small has a small buffer of its own, and a large one from a pool while there is much to read: most
+// clients are idle most of the time.
 type window struct {
 	src  io.Reader
 	buf  []byte
 	r, w int
+
+	small []byte // the buffer of its own; nil if buf never changes
+	pool  *bufferPool
+	full  bool // the last read filled the buffer
 }
 
 func newWindow(src io.Reader, size int) window { return window{src: src, buf: make([]byte, size)} }
+
+// newSmallWindow is small as long as that is enough, and of the pool's size otherwise.
+func newSmallWindow(src io.Reader, size int, pool *bufferPool) window {
+	small := make([]byte, size)
+	return window{src: src, buf: small, small: small, pool: pool}
+}
 
 func (b *window) len() int { return b.w - b.r }
 
 // bytes is what has been read and not consumed. It is valid until the next fill.
 func (b *window) bytes() []byte { return b.buf[b.r:b.w] }
 
-// fill reads once. It must not be called with the window full.
+// fill reads once. It must not be called with the window full, if that is as large as it gets.
 func (b *window) fill() error {
 	switch {
 	case b.r == b.w:
 		b.r, b.w = 0, 0
+		if !b.full {
+			b.shrink()
+		}
 	case b.r > 0 && len(b.buf)-b.w < len(b.buf)/2:
 		copy(b.buf, b.buf[b.r:b.w])
 		b.r, b.w = 0, b.w-b.r
 	}
+	if b.full || b.w == len(b.buf) {
+		b.grow()
+	}
 	n, err := b.src.Read(b.buf[b.w:])
 	b.w += n
+	b.full = b.w == len(b.buf) || b.full && n > len(b.small)
 	if n > 0 {
 		return nil
 	}
@@ -66,6 +87,45 @@ func (b *window) fill() error {
 		err = io.ErrNoProgress
 	}
 	return err
+}
+
+// grow takes a large buffer, if there is one to take. What bytes returned stays valid.
+func (b *window) grow() {
+	if b.small == nil || len(b.buf) > len(b.small) {
+		return
+	}
+	large := b.pool.get()
+	copy(large, b.buf[:b.w])
+	b.buf = large
+}
+
+// shrink gives the large buffer back. The window is empty.
+func (b *window) shrink() {
+	if b.small == nil || len(b.buf) == len(b.small) {
+		return
+	}
+	b.pool.put(b.buf)
+	b.buf = b.small
+}
+
+// bufferPool keeps buffers of one size.
+type bufferPool struct {
+	size int
+	pool sync.Pool
+}
+
+func (p *bufferPool) get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, p.size)
+}
+
+func (p *bufferPool) put(b []byte) {
+	b = b[:cap(b)]
+	if len(b) == p.size {
+		p.pool.Put(&b)
+	}
 }
 
 // parseHeader reads a message's type and the length of its body. ok is false if the length is
@@ -82,10 +142,8 @@ func appendHeader(dst []byte, kind byte, body int) []byte {
 
 // cString splits b after its first zero byte.
 func cString(b []byte) (s, rest []byte, ok bool) {
-	for i, c := range b {
-		if c == 0 {
-			return b[:i], b[i+1:], true
-		}
+	if i := bytes.IndexByte(b, 0); i >= 0 {
+		return b[:i], b[i+1:], true
 	}
 	return nil, b, false
 }

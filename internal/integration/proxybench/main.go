@@ -1,0 +1,172 @@
+// Command proxybench measures proxytest beside PgBouncer: pgbench's throughput with more clients
+// than database connections, and what idle clients cost. It prints a table.
+//
+//	go run ./proxybench [-seconds 5] [-rounds 3] [-clients 50] [-backends 8] [-idle 5000] [-tls]
+//
+// Needs pgbench and pgbouncer (on Debian: apt-get install postgresql-contrib pgbouncer); it fails without them.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime/pprof"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/aurorapgx/aurorapgx/internal/pgtest"
+	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
+)
+
+// plan is what is measured, as the flags say.
+type plan struct {
+	seconds, rounds, clients, backends, idle int
+	only                                     string
+	tls                                      bool
+}
+
+func main() {
+	var p plan
+	var hold, profile string
+	flag.IntVar(&p.seconds, "seconds", 5, "length of one run of pgbench")
+	flag.IntVar(&p.rounds, "rounds", 3, "runs of each kind, in pairs; the median counts")
+	flag.IntVar(&p.clients, "clients", 50, "clients of pgbench")
+	flag.IntVar(&p.backends, "backends", 8, "database connections")
+	flag.IntVar(&p.idle, "idle", 5000, "idle client connections to hold; 0 for none")
+	flag.BoolVar(&p.tls, "tls", false, "clients connect with TLS")
+	flag.StringVar(&p.only, "only", "", "one kind of load, such as simple/select-only; all if empty")
+	flag.StringVar(&profile, "cpuprofile", "", "file for a CPU profile of the proxy")
+	flag.StringVar(&hold, "hold", "", "used by proxybench itself")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	run := func(ctx context.Context) error { return profiled(profile, func() error { return p.run(ctx) }) }
+	if hold != "" {
+		run = func(ctx context.Context) error { return holdIdle(ctx, hold, p.idle) }
+	}
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "proxybench:", err)
+		os.Exit(1)
+	}
+}
+
+// profiled writes a CPU profile of f to a file, if that has a name.
+func profiled(file string, f func() error) (err error) {
+	if file == "" {
+		return f()
+	}
+	w, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	if err := pprof.StartCPUProfile(w); err != nil {
+		return err
+	}
+	defer pprof.StopCPUProfile()
+	return f()
+}
+
+const (
+	benchUser     = "app"
+	benchPassword = "app-Passw0rd"
+)
+
+func (p plan) run(ctx context.Context) (err error) {
+	server, err := pgtest.Start(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, server.Close()) }()
+	dsn, err := prepareDatabase(ctx, server)
+	if err != nil {
+		return err
+	}
+	bouncer, err := startBouncer(ctx, p, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, bouncer.stop()) }()
+	px, err := p.startProxy(ctx, dsn)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, px.Close()) }()
+
+	fmt.Printf("%s; %d clients over %d database connections; %d rounds of %d s each, in turn; TLS %t\n\n",
+		server.Source(), p.clients, p.backends, p.rounds, p.seconds, p.tls)
+	if err := p.throughput(ctx, px, bouncer, dsn); err != nil || p.idle == 0 {
+		return err
+	}
+	return p.idleClients(ctx, px)
+}
+
+func (p plan) startProxy(ctx context.Context, dsn string) (*proxytest.Proxy, error) {
+	opts := []proxytest.Option{
+		proxytest.WithUser(benchUser, benchPassword), proxytest.WithMaxConnections(p.backends), proxytest.WithHost("localhost"),
+	}
+	if !p.tls {
+		opts = append(opts, proxytest.WithoutTLSRequired())
+	}
+	return proxytest.Start(ctx, dsn, opts...)
+}
+
+// throughput prints a line for each kind of load.
+func (p plan) throughput(ctx context.Context, px *proxytest.Proxy, b *bouncer, dsn string) error {
+	ours, theirs := p.urls(px, b, dsn)
+	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "protocol\tload\tproxytest tps\tPgBouncer tps\tratio\terrors")
+	var short []string
+	for _, protocol := range []string{"simple", "extended", "prepared"} {
+		for _, load := range []string{"select-only", "tpcb-like"} {
+			if p.only != "" && p.only != protocol+"/"+load {
+				continue
+			}
+			var a, z, ratio []float64
+			for range p.rounds {
+				x, err := pgbench(ctx, p, ours, protocol, load)
+				if err != nil {
+					return fmt.Errorf("%s %s through proxytest: %w", protocol, load, err)
+				}
+				a = append(a, x)
+				if protocol == "prepared" && !b.prepares {
+					continue
+				}
+				y, err := pgbench(ctx, p, theirs, protocol, load)
+				if err != nil {
+					return fmt.Errorf("%s %s through PgBouncer: %w", protocol, load, err)
+				}
+				z, ratio = append(z, y), append(ratio, x/y)
+			}
+			if len(z) == 0 {
+				fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot\t-\t0\n", protocol, load, median(a))
+				continue
+			}
+			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.2f\t0\n", protocol, load, median(a), median(z), median(ratio))
+			if median(ratio) < 0.9 {
+				short = append(short, protocol+" "+load)
+			}
+		}
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(short) > 0 {
+		fmt.Println("below 0.9 of PgBouncer:", short)
+	}
+	return nil
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	if n := len(v); n%2 == 0 {
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+	return v[len(v)/2]
+}
+
+const readyTimeout = 10 * time.Second
