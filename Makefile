@@ -2,12 +2,14 @@
 # make lint        golangci-lint over all modules
 # make bench       what our pool costs beside plain pgxpool, in one run
 # make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
+# make bench-proxytest  proxytest beside PgBouncer, and what idle clients cost
+# make pgx-suite   pgx's own tests through proxytest
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
 MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint bench rotations quickstart tidy fuzz
+.PHONY: test lint bench bench-proxytest pgx-suite rotations quickstart tidy fuzz
 
 test:
 	@scripts/test.sh
@@ -22,6 +24,14 @@ bench:
 rotations:
 	cd internal/integration && AURORAPGX_ROTATIONS=100 go test -race -count 1 -timeout 40m -run 'Rotations(Direct|BehindAProxy)' -v .
 
+# About six minutes; needs pgbench and pgbouncer (Debian: postgresql-contrib, pgbouncer).
+bench-proxytest:
+	cd internal/integration && go run ./proxybench
+
+# Some four minutes, most of them for tests of what RDS Proxy has not, which wait for it.
+pgx-suite:
+	cd internal/integration && go run ./pgxsuite
+
 quickstart:
 	go -C examples run ./quickstart
 
@@ -33,6 +43,7 @@ fuzz:
 	go test -run '^$$' -fuzz FuzzQuoted -fuzztime 30s -fuzzminimizetime 1s ./proxy/proxytest
 	go test -run '^$$' -fuzz 'FuzzSpec$$' -fuzztime 30s -fuzzminimizetime 1x ./aurora
 	go test -run '^$$' -fuzz FuzzSpecFields -fuzztime 30s -fuzzminimizetime 1x ./aurora
+	go test -run '^$$' -fuzz FuzzMessages -fuzztime 30s -fuzzminimizetime 5s ./proxy/proxytest
 
 tidy:
 	@for m in $(MODULES); do (cd $$m && go mod tidy) || exit 1; done

@@ -24,6 +24,7 @@ type config struct {
 	accessKey      aws.Credentials
 	passwords      map[string]string
 	iamUsers       map[string]bool
+	md5Users       map[string]bool
 	clientAuth     ClientAuth
 	maxConnections int
 	borrowTimeout  time.Duration
@@ -50,6 +51,7 @@ func newConfig(opts []Option) (config, error) {
 		host:           defaultHost,
 		passwords:      map[string]string{},
 		iamUsers:       map[string]bool{},
+		md5Users:       map[string]bool{},
 		maxConnections: 10,
 		borrowTimeout:  120 * time.Second,
 		borrowReply:    BorrowTimeoutFatal,
@@ -124,6 +126,19 @@ func WithIAMUser(names ...string) Option {
 	}
 }
 
+// WithMD5User makes clients sign in to these database users with an MD5-hashed password
+// (ClientPasswordAuthType POSTGRES_MD5,
+// https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_UserAuthConfig.html); [WithUser] has
+// the password. How the proxy signs in to the database is the database's choice. The default is
+// SCRAM-SHA-256.
+func WithMD5User(names ...string) Option {
+	return func(c *config) {
+		for _, name := range names {
+			c.md5Users[name] = true
+		}
+	}
+}
+
 // ClientAuth says how clients sign in.
 type ClientAuth int
 
@@ -131,7 +146,8 @@ type ClientAuth int
 const (
 	AuthPerUser ClientAuth = iota // as WithUser and WithIAMUser say
 	AuthIAM                       // every user with an IAM token
-	AuthSCRAM                     // every user with a password
+	AuthSCRAM                     // every user with a password, by SCRAM-SHA-256
+	AuthMD5                       // every user with a password, by MD5
 )
 
 // WithClientAuth makes all users sign in the same way. The default is [AuthPerUser], since RDS
@@ -231,7 +247,7 @@ type Login struct {
 	RemoteAddr       string    // where the client is
 	User             string    // the database user
 	Database         string    // the database
-	Method           string    // "IAM", "SCRAM-SHA-256", or "" if it was refused before
+	Method           string    // "IAM", "SCRAM-SHA-256", "MD5", or "" if it was refused before
 	SignedAt         time.Time // when the IAM token was signed, if it is one
 	TokenHash        string    // SHA-256 of the IAM token, hex: equal for equal tokens, and no secret
 	Err              error     // why it was refused, nil if it was not; never sent to the client

@@ -26,12 +26,13 @@ var (
 // scramVerifier is what a server keeps of a password. To make one takes thousands of hashes, by
 // design, so there is one for each password and not for each sign-in.
 type scramVerifier struct {
+	password             string
 	salt                 []byte
 	storedKey, serverKey []byte
 }
 
 func newSCRAMVerifier(password string) (*scramVerifier, error) {
-	v := &scramVerifier{salt: make([]byte, 16)}
+	v := &scramVerifier{password: password, salt: make([]byte, 16)}
 	if _, err := rand.Read(v.salt); err != nil {
 		return nil, err
 	}

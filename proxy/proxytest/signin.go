@@ -1,9 +1,13 @@
 package proxytest
 
-// Authentication: which way a user signs in, and the two ways.
+// Authentication: which way a user signs in, and the three ways.
 
 import (
+	"crypto/md5"
+	"crypto/rand"
+	"crypto/subtle"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -57,7 +61,10 @@ func (s *clientSession) logLoginFailure(login Login) {
 		method, login.User, tlsState, login.Err)
 }
 
-const methodIAM = "IAM"
+const (
+	methodIAM = "IAM"
+	methodMD5 = "MD5"
+)
 
 func (s *clientSession) authenticate(login *Login) error {
 	secret, ok := s.p.users.find(s.info.user)
@@ -68,6 +75,10 @@ func (s *clientSession) authenticate(login *Login) error {
 	if secret.iam {
 		login.Method = methodIAM
 		return s.authenticateIAM(login)
+	}
+	if secret.md5 {
+		login.Method = methodMD5
+		return s.authenticateMD5(secret.password)
 	}
 	login.Method = scramMechanism
 	return s.authenticateSCRAM(secret.password)
@@ -94,6 +105,34 @@ func (s *clientSession) authenticateIAM(login *Login) error {
 		return &refusal{code: "28P01", message: fillIn(wrongTokenText, s.info.user), cause: err}
 	}
 	return nil
+}
+
+func (s *clientSession) authenticateMD5(password string) error {
+	var ask pgproto3.AuthenticationMD5Password
+	if _, err := rand.Read(ask.Salt[:]); err != nil {
+		return err
+	}
+	if _, err := s.conn.Write(encode(&ask)); err != nil {
+		return err
+	}
+	body, err := s.readAuthMessage()
+	if err != nil {
+		return err
+	}
+	given, rest, ok := cString(body)
+	if !ok || len(rest) != 0 {
+		return &refusal{code: "28000", message: wrongMethodText}
+	}
+	want := "md5" + md5Hex(md5Hex(password+s.info.user)+string(ask.Salt[:]))
+	if subtle.ConstantTimeCompare(given, []byte(want)) != 1 {
+		return &refusal{code: "28P01", message: fillIn(wrongPasswordText, s.info.user), cause: errWrongPassword}
+	}
+	return nil
+}
+
+func md5Hex(text string) string {
+	sum := md5.Sum([]byte(text))
+	return hex.EncodeToString(sum[:])
 }
 
 func (s *clientSession) authenticateSCRAM(password string) error {

@@ -12,26 +12,20 @@ type userDirectory struct {
 
 	mu        sync.Mutex
 	users     map[string]userSecret
-	verifiers map[string]knownVerifier  // by user
+	verifiers map[string]*scramVerifier // by user, of the last password
 	sessions  map[*clientSession]string // the user who has signed in
-}
-
-// knownVerifier is kept because it takes thousands of hashes to make.
-type knownVerifier struct {
-	*scramVerifier
-
-	password string // that it is of; the user may have another by now
 }
 
 type userSecret struct {
 	password string
 	iam      bool // the client brings an IAM token, not the password
+	md5      bool // the client brings the password by MD5, not by SCRAM
 }
 
 func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
 	d := &userDirectory{
 		mode: c.clientAuth, users: map[string]userSecret{},
-		verifiers: map[string]knownVerifier{}, sessions: map[*clientSession]string{},
+		verifiers: map[string]*scramVerifier{}, sessions: map[*clientSession]string{},
 	}
 	fallback := ""
 	if backend != nil {
@@ -41,7 +35,7 @@ func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
 		}
 	}
 	for name, password := range c.passwords {
-		d.users[name] = userSecret{password: password, iam: c.iamUsers[name]}
+		d.users[name] = userSecret{password: password, iam: c.iamUsers[name], md5: c.md5Users[name]}
 	}
 	for name := range c.iamUsers {
 		if _, ok := d.users[name]; !ok {
@@ -59,7 +53,9 @@ func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 	case AuthIAM:
 		secret.iam = true
 	case AuthSCRAM:
-		secret.iam = false
+		secret.iam, secret.md5 = false, false
+	case AuthMD5:
+		secret.iam, secret.md5 = false, true
 	case AuthPerUser:
 	}
 	return secret, ok
@@ -68,10 +64,10 @@ func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 // verifier is for a user's sign-in with SCRAM.
 func (d *userDirectory) verifier(name, password string) (*scramVerifier, error) {
 	d.mu.Lock()
-	known := d.verifiers[name]
+	v := d.verifiers[name]
 	d.mu.Unlock()
-	if known.scramVerifier != nil && known.password == password {
-		return known.scramVerifier, nil
+	if v != nil && v.password == password {
+		return v, nil
 	}
 	v, err := newSCRAMVerifier(password)
 	if err != nil {
@@ -79,7 +75,7 @@ func (d *userDirectory) verifier(name, password string) (*scramVerifier, error) 
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.verifiers[name] = knownVerifier{v, password}
+	d.verifiers[name] = v
 	return v, nil
 }
 
