@@ -29,6 +29,8 @@ type dbConn struct {
 	p        *Proxy
 	id       uint64
 	info     startupInfo
+	target   *target
+	born     time.Time
 	conn     net.Conn
 	statuses map[string]string
 	done     chan struct{} // closed when its goroutine ends
@@ -41,44 +43,49 @@ type dbConn struct {
 	useCount  uint64                        // the owner's
 	inspector inspector                     // whose put it is
 	idleSince time.Time                     // the pool's
+	resetting resetting
 
 	mu   sync.Mutex
 	dead bool // its goroutine has given it up
 	cut  bool // by a failover
+
+	switchover bool // set with cut: it was a switchover
 }
 
 // open connects to the database. The caller holds a slot of the pool for it, and has to give it
 // back on error.
 func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error) {
 	cp.mu.Lock()
-	backend, epoch, down := cp.backend, cp.epoch, cp.down || cp.closed
+	t, epoch, down := cp.up(), cp.epoch, cp.down || cp.closed
 	cp.nextID++
 	id := cp.nextID
 	cp.mu.Unlock()
-	if backend == nil || down {
+	if t == nil || down {
 		return nil, errNotReady
 	}
 	c := &cp.p.counters
 	c.dbRequests.Add(1)
-	hijacked, reader, baseline, err := cp.connect(ctx, backend, info)
+	hijacked, reader, baseline, err := cp.connect(ctx, t.cfg, info)
 	if err != nil {
 		c.dbFailed.Add(1)
 		return nil, err
 	}
 	c.dbSucceeded.Add(1)
 	db := &dbConn{
-		p: cp.p, id: id, info: info, conn: hijacked.Conn, statuses: hijacked.ParameterStatuses,
+		p: cp.p, id: id, info: info, target: t, born: time.Now(), conn: hijacked.Conn, statuses: hijacked.ParameterStatuses,
 		done: make(chan struct{}), prepared: map[string]*prepared{},
 	}
 	db.win = newWindow(reader, databaseWindow)
 	db.inspector.baseline = baseline
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
-	if cp.epoch != epoch || cp.down || cp.closed { // a failover came in between
+	if cp.epoch != epoch || cp.down || cp.closed || t.down { // a failover came in between
 		db.terminate()
 		return nil, errNotReady
 	}
 	cp.conns[db] = struct{}{}
+	t.open++
+	t.borrowed++
 	cp.statuses[info.key] = db.statuses
 	cp.statuses[""] = db.statuses
 	cp.p.wg.Go(db.run)
@@ -170,6 +177,9 @@ func (db *dbConn) ignore() error {
 	if in := db.inspector.running.Load(); in != nil {
 		return db.readState(in)
 	}
+	if db.resetting.due.Load() > 0 {
+		return db.readReset()
+	}
 	for db.win.len() > 0 {
 		if db.rest > 0 {
 			n := min(db.rest, db.win.len())
@@ -212,6 +222,22 @@ func (db *dbConn) lost() {
 		owner.databaseLost(db, cut)
 	}
 	db.p.pool.drop(db)
+}
+
+// cutAll cuts connections and waits, for a while, for them to be gone.
+func cutAll(conns []*dbConn) {
+	for _, db := range conns {
+		db.cutOff()
+	}
+	timeout := time.NewTimer(failoverWait)
+	defer timeout.Stop()
+	for _, db := range conns {
+		select {
+		case <-db.done:
+		case <-timeout.C:
+			return
+		}
+	}
 }
 
 // cutOff closes the connection as a failover does.

@@ -66,13 +66,15 @@ func (s *clientSession) wait() (*dbConn, error) {
 		return nil, errBorrowTimeout
 	}
 	if s.turn == nil {
-		s.turn = &waiter{key: s.info.key, grant: make(chan *dbConn, 1)}
+		s.turn = &waiter{key: s.info.key, grant: make(chan *dbConn, 1), none: make(chan struct{})}
 		s.turnTimer = time.NewTimer(patience)
 	} else {
 		s.turnTimer.Reset(patience)
 	}
 	start := time.Now()
-	s.p.pool.enqueue(s.turn, false)
+	if !s.p.pool.enqueue(s.turn, false) {
+		return nil, errNoReaders
+	}
 	granted := false
 	select {
 	case db := <-s.turn.grant:
@@ -81,6 +83,8 @@ func (s *clientSession) wait() (*dbConn, error) {
 			return db, nil
 		}
 		granted = true
+	case <-s.turn.none:
+		return nil, errNoReaders
 	case <-s.turnTimer.C:
 	case <-s.p.ctx.Done():
 	}
@@ -97,6 +101,8 @@ func (s *clientSession) borrowError(err error) error {
 	switch {
 	case errors.As(err, &refused):
 		return &refusal{code: "XX000", message: "Request returned an error: " + refused.Error() + ".", cause: refused}
+	case errors.Is(err, errNoReaders):
+		return &refusal{code: "XX000", message: noReadersText, cause: err}
 	case errors.Is(err, errBorrowTimeout):
 		s.p.counters.borrowTimeouts.Add(1)
 	case errors.Is(err, errClientClosed):

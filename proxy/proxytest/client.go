@@ -110,7 +110,9 @@ func (s *clientSession) finish(err error) {
 	if errors.As(err, &refused) {
 		s.hangUp(errorResponse("FATAL", refused.code, refused.message))
 	}
-	s.releaseForGood(errors.Is(err, errTerminated))
+	if db := s.releaseForGood(errors.Is(err, errTerminated)); db != nil {
+		db.reset()
+	}
 	if refused != nil || errors.Is(err, errHungUp) {
 		s.linger()
 	}
@@ -124,22 +126,31 @@ func (s *clientSession) finish(err error) {
 	}
 }
 
-// releaseForGood closes a database connection that is still borrowed: it is in the middle of
-// something, or pinned. Its goroutine does the rest.
-func (s *clientSession) releaseForGood(politely bool) {
+// releaseForGood closes a database connection that is still borrowed, as it is in the middle of
+// something; its goroutine does the rest. One that was only pinned is returned, to be reset.
+func (s *clientSession) releaseForGood(politely bool) (reset *dbConn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.ended = true
 	if s.db == nil {
-		return
+		return nil
 	}
-	if politely && s.queue.len() == 0 {
+	quiet := s.queue.len() == 0 && !s.open && !s.copyIn && !s.unsent && !s.streaming
+	if db := s.db; quiet && s.tx == 'I' && s.p.cfg.reset != ResetByClose {
+		// Nothing is due to this session. What comes now is the reset's.
+		s.detach()
+		db.resetting.due.Store(1)
+		db.owner.Store(nil)
+		return db
+	}
+	if politely && quiet {
 		s.db.terminate()
-		return
+		return nil
 	}
 	s.p.log.databasef(slog.LevelInfo, s.db.id, "The database connection closed. Reason: The client connection that "+
 		"borrowed this database connection from the connection pool was closed in the middle of a request.")
 	_ = s.db.conn.Close() // and no CancelRequest: the query runs on until it notices
+	return nil
 }
 
 // serve handles messages until something ends the session.
@@ -257,7 +268,7 @@ func (s *clientSession) flush() error {
 	s.mu.Unlock()
 	if release {
 		db.owner.Store(nil)
-		s.p.pool.put(db)
+		db.release(false)
 	}
 	return nil
 }

@@ -15,30 +15,23 @@ const failoverWait = 5 * time.Second
 // or the borrow timeout. Clients in mid-transaction or mid-statement get what [WithFailoverReply]
 // says; pinned ones get it with their next request
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.howitworks.html#rds-proxy-failover).
-func (p *Proxy) StartFailover() {
+func (p *Proxy) StartFailover() { p.takeDown(false) }
+
+// takeDown cuts all database connections, and lets nobody have one.
+func (p *Proxy) takeDown(switchover bool) {
 	cp := p.pool
 	cp.mu.Lock()
 	cp.down = true
 	cp.epoch++
 	conns := make([]*dbConn, 0, len(cp.conns))
 	for db := range cp.conns {
+		db.switchover = switchover
 		conns = append(conns, db)
 	}
 	cp.mu.Unlock()
-	p.log.logger.Info(fmt.Sprintf("[proxyEndpoint=default] Failover: %d database connections cut.", len(conns)),
+	p.log.logger.Info(fmt.Sprintf("[proxyEndpoint=%s] Failover: %d database connections cut.", p.cfg.endpointName, len(conns)),
 		slog.Int("connections", len(conns)))
-	for _, db := range conns {
-		db.cutOff()
-	}
-	timeout := time.NewTimer(failoverWait)
-	defer timeout.Stop()
-	for _, db := range conns {
-		select {
-		case <-db.done:
-		case <-timeout.C:
-			return
-		}
-	}
+	cutAll(conns)
 }
 
 // FinishFailover brings the database back: the one behind backendDSN, or the same one if that is
@@ -52,7 +45,7 @@ func (p *Proxy) FinishFailover(backendDSN string) error {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	if backend != nil {
-		cp.backend = backend
+		cp.targets = []*target{{dsn: backendDSN, cfg: backend}}
 	}
 	clear(cp.statuses)
 	cp.down = false
@@ -69,4 +62,28 @@ func (p *Proxy) Failover(outage time.Duration, newBackendDSN string) error {
 	case <-p.ctx.Done():
 	}
 	return p.FinishFailover(newBackendDSN)
+}
+
+// Switchover is the switchover of a blue/green deployment: clients in mid-transaction or mid-statement
+// get 57P01, whatever [WithFailoverReply] says, requests wait for the length of the outage, and when the
+// green database takes over, all client connections are dropped, idle ones too
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-blue-green.html).
+func (p *Proxy) Switchover(outage time.Duration, greenDSN string) error {
+	if _, err := parseBackend(greenDSN); err != nil {
+		return fmt.Errorf("switchover: %w", err)
+	}
+	p.takeDown(true)
+	select {
+	case <-time.After(outage):
+	case <-p.ctx.Done():
+	}
+	p.mu.Lock()
+	for s := range p.sessions {
+		if p.closed {
+			break
+		}
+		p.wg.Go(func() { s.hangUp(nil) })
+	}
+	p.mu.Unlock()
+	return p.FinishFailover(greenDSN)
 }

@@ -9,14 +9,15 @@ import (
 // proxyLog writes lines in the words of RDS Proxy's log. Its default endpoint is called "default"
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.troubleshooting.html).
 type proxyLog struct {
-	logger *slog.Logger
+	logger   *slog.Logger
+	endpoint string
 }
 
 // client logs a line about a client connection.
 func (l *proxyLog) clientf(level slog.Level, id uint64, format string, args ...any) {
 	if l.logger.Enabled(context.Background(), level) {
 		l.logger.Log(context.Background(), level,
-			fmt.Sprintf("[proxyEndpoint=default] [clientConnection=%d] ", id)+fmt.Sprintf(format, args...))
+			fmt.Sprintf("[proxyEndpoint=%s] [clientConnection=%d] ", l.endpoint, id)+fmt.Sprintf(format, args...))
 	}
 }
 
@@ -24,6 +25,6 @@ func (l *proxyLog) clientf(level slog.Level, id uint64, format string, args ...a
 func (l *proxyLog) databasef(level slog.Level, id uint64, format string, args ...any) {
 	if l.logger.Enabled(context.Background(), level) {
 		l.logger.Log(context.Background(), level,
-			fmt.Sprintf("[proxyEndpoint=default] [dbConnection=%d] ", id)+fmt.Sprintf(format, args...))
+			fmt.Sprintf("[proxyEndpoint=%s] [dbConnection=%d] ", l.endpoint, id)+fmt.Sprintf(format, args...))
 	}
 }

@@ -42,6 +42,17 @@ type config struct {
 	secrets        []func() (user, password string)
 	secretRefresh  time.Duration
 	staleSecret    StaleSecretReply
+	reset          SessionReset
+	maxClients     int
+	clientRate     int
+	iamRate        int
+	readOnly       bool
+	readers        []string
+	endToEndIAM    bool
+	endpointName   string
+	clockScale     float64
+
+	databaseIdle, databaseLifetime time.Duration
 }
 
 const defaultHost = "app.proxy-0123456789ab.eu-west-1.rds.amazonaws.com"
@@ -57,7 +68,11 @@ func newConfig(opts []Option) (config, error) {
 		borrowReply:    BorrowTimeoutFatal,
 		idleTimeout:    1800 * time.Second,
 		clientLifetime: 24 * time.Hour,
-		logger:         slog.New(slog.DiscardHandler),
+		endpointName:   "default",
+		clockScale:     1,
+
+		databaseIdle: databaseIdleTimeout, databaseLifetime: 24 * time.Hour,
+		logger: slog.New(slog.DiscardHandler),
 	}
 	for _, opt := range opts {
 		opt(&c)
@@ -67,6 +82,12 @@ func newConfig(opts []Option) (config, error) {
 	}
 	if c.maxConnections < 1 {
 		return c, fmt.Errorf("%d database connections: at least 1 is needed", c.maxConnections)
+	}
+	if c.clockScale < 1 {
+		return c, fmt.Errorf("clock scale %g: at least 1 is needed", c.clockScale)
+	}
+	for _, d := range []*time.Duration{&c.idleTimeout, &c.clientLifetime, &c.databaseIdle, &c.databaseLifetime} {
+		*d = time.Duration(float64(*d) / c.clockScale)
 	}
 	if c.region == "" {
 		c.region = regionOf(c.host)
@@ -197,6 +218,40 @@ func WithIdleClientTimeout(d time.Duration) Option { return func(c *config) { c.
 // The default is 24 h, which RDS Proxy does not let anyone change
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html).
 func WithClientLifetime(d time.Duration) Option { return func(c *config) { c.clientLifetime = d } }
+
+// WithDatabaseIdleTimeout sets how long a database connection that nobody uses is kept; 0 means for
+// ever. The default is 5 minutes, about what RDS Proxy does
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html).
+func WithDatabaseIdleTimeout(d time.Duration) Option { return func(c *config) { c.databaseIdle = d } }
+
+// WithDatabaseLifetime sets how old a database connection may be when it is given back, before it is
+// closed instead of being lent again; 0 means for ever. The default is 24 h, about what RDS Proxy does
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html).
+func WithDatabaseLifetime(d time.Duration) Option { return func(c *config) { c.databaseLifetime = d } }
+
+// WithClockScale makes the proxy's hours pass faster: the idle timeouts and the lifetimes, those of
+// clients and those of database connections, are divided by the factor. With 3600, the 24 h that a client
+// connection may live are 24 s. The borrow timeout stays. The default is 1.
+func WithClockScale(factor float64) Option { return func(c *config) { c.clockScale = factor } }
+
+// WithEndpointName gives the endpoint a name, as an additional endpoint has one: in the log, and in the
+// host name NAME.endpoint.proxy-… unless [WithHost] says another. Tokens have to be signed for that
+// host. The default is the default endpoint.
+func WithEndpointName(name string) Option {
+	return func(c *config) {
+		c.endpointName = name
+		if rest, ok := strings.CutPrefix(c.host, "app."); ok && c.host == defaultHost {
+			c.host = name + ".endpoint." + rest
+		}
+	}
+}
+
+// WithEndToEndIAM makes clients sign in with IAM as any database user, without a secret
+// (DefaultAuthScheme IAM_AUTH,
+// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-iam-setup.html). RDS Proxy
+// signs a token of its own for the database; as no PostgreSQL outside AWS can check one, the proxy
+// signs in with the backend DSN's password here, or with the one of [WithUser].
+func WithEndToEndIAM() Option { return func(c *config) { c.endToEndIAM = true } }
 
 // WithoutTLSRequired lets clients connect in plaintext, as RequireTLS=false does. IAM tokens are
 // still refused outside TLS. The default is to require TLS.

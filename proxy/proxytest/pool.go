@@ -30,6 +30,8 @@ const (
 var (
 	errBorrowTimeout = errors.New("timed out waiting for a database connection")
 	errNotReady      = errors.New("database is not ready")
+	errNoReaders     = errors.New("there are no readers")
+	errReset         = errors.New("the session could not be reset")
 )
 
 // databaseError is a refusal by the database that waiting would not cure.
@@ -42,8 +44,8 @@ type connPool struct {
 	max int
 
 	mu       sync.Mutex
-	backend  *pgconn.Config // nil: there is no database
-	epoch    uint64         // grows with each failover
+	targets  []*target // none: there is no database
+	epoch    uint64    // grows with each failover
 	down     bool
 	closed   bool
 	total    int // open, or being opened
@@ -59,11 +61,12 @@ type connPool struct {
 type waiter struct {
 	key   string
 	grant chan *dbConn // capacity 1; nil is the right to open one
+	none  chan struct{}
 }
 
-func newConnPool(p *Proxy, backend *pgconn.Config, size int) *connPool {
+func newConnPool(p *Proxy, targets []*target, size int) *connPool {
 	return &connPool{
-		p: p, max: size, backend: backend,
+		p: p, max: size, targets: targets,
 		conns: map[*dbConn]struct{}{}, statuses: map[string]map[string]string{},
 	}
 }
@@ -72,7 +75,7 @@ func newConnPool(p *Proxy, backend *pgconn.Config, size int) *connPool {
 func (cp *connPool) take(key string) *dbConn {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
-	if len(cp.waiters) > 0 || cp.down {
+	if len(cp.waiters) > 0 || cp.down || cp.closed {
 		return nil
 	}
 	return cp.takeIdle(key)
@@ -89,6 +92,8 @@ func (cp *connPool) wait(ctx context.Context, w *waiter, granted bool, info star
 				if db != nil {
 					return db, nil
 				}
+			case <-w.none:
+				return nil, errNoReaders
 			case <-ctx.Done():
 				cp.withdraw(w)
 				return nil, context.Cause(ctx)
@@ -112,20 +117,27 @@ func (cp *connPool) wait(ctx context.Context, w *waiter, granted bool, info star
 		}
 		pause = min(2*pause, longestPause)
 		granted = false
-		cp.enqueue(w, true)
+		if !cp.enqueue(w, true) {
+			return nil, errNoReaders
+		}
 	}
 }
 
-// enqueue puts w in the queue, in front if it has been there before.
-func (cp *connPool) enqueue(w *waiter, again bool) {
+// enqueue puts w in the queue, in front if it has been there before. It is false for a read-only
+// endpoint without readers, where nobody waits.
+func (cp *connPool) enqueue(w *waiter, again bool) bool {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
+	if cp.p.cfg.readOnly && len(cp.targets) == 0 {
+		return false
+	}
 	if again {
 		cp.waiters = append([]*waiter{w}, cp.waiters...)
 	} else {
 		cp.waiters = append(cp.waiters, w)
 	}
 	cp.dispatch()
+	return true
 }
 
 // withdraw takes w out of the queue, or passes on what it was granted in the meantime.
@@ -139,16 +151,20 @@ func (cp *connPool) withdraw(w *waiter) {
 		}
 	}
 	cp.mu.Unlock()
-	if db := <-w.grant; db != nil {
-		cp.put(db)
-	} else {
-		cp.freeSlot()
+	select {
+	case db := <-w.grant:
+		if db != nil {
+			cp.put(db)
+		} else {
+			cp.freeSlot()
+		}
+	case <-w.none:
 	}
 }
 
 // dispatch serves the queue as far as it goes. mu is held.
 func (cp *connPool) dispatch() {
-	for len(cp.waiters) > 0 && !cp.down && !cp.closed && cp.backend != nil {
+	for len(cp.waiters) > 0 && !cp.down && !cp.closed && cp.up() != nil {
 		w := cp.waiters[0]
 		db := cp.takeIdle(w.key)
 		switch {
@@ -166,15 +182,33 @@ func (cp *connPool) dispatch() {
 	}
 }
 
-// takeIdle takes the connection that was used last among those with this key. mu is held.
+// takeIdle takes the connection that was used last among those with this key, of the target with the
+// fewest borrowed ones. mu is held.
 func (cp *connPool) takeIdle(key string) *dbConn {
-	for i, v := range slices.Backward(cp.idle) {
-		if db := v; db.info.key == key {
-			cp.idle = append(cp.idle[:i], cp.idle[i+1:]...)
-			return db
+	best := -1
+	for i, db := range slices.Backward(cp.idle) {
+		if db.info.key == key && (best < 0 || db.target.borrowed < cp.idle[best].target.borrowed) {
+			best = i
+			if len(cp.targets) == 1 {
+				break
+			}
 		}
 	}
-	return nil
+	if best < 0 {
+		return nil
+	}
+	db := cp.idle[best]
+	cp.idle = append(cp.idle[:best], cp.idle[best+1:]...)
+	db.target.borrowed++
+	return db
+}
+
+// failWaiters makes those who wait stop. mu is held.
+func (cp *connPool) failWaiters() {
+	for _, w := range cp.waiters {
+		close(w.none)
+	}
+	cp.waiters = nil
 }
 
 // evict closes an idle connection. mu is held.
@@ -193,11 +227,18 @@ func (cp *connPool) put(db *dbConn) {
 	if _, ok := cp.conns[db]; !ok || cp.closed {
 		return
 	}
+	db.target.borrowed--
 	db.idleSince = time.Now()
+	if life := cp.p.cfg.databaseLifetime; life > 0 && db.idleSince.Sub(db.born) >= life {
+		cp.idle = append(cp.idle, db)
+		cp.evict(db)
+		cp.dispatch()
+		return
+	}
 	cp.idle = append(cp.idle, db)
 	cp.dispatch()
-	if cp.reaper == nil && len(cp.idle) > 0 {
-		cp.reaper = time.AfterFunc(databaseIdleTimeout, cp.reap)
+	if cp.reaper == nil && len(cp.idle) > 0 && cp.p.cfg.databaseIdle > 0 {
+		cp.reaper = time.AfterFunc(cp.p.cfg.databaseIdle, cp.reap)
 	}
 }
 
@@ -215,12 +256,14 @@ func (cp *connPool) dropLocked(db *dbConn) {
 	}
 	delete(cp.conns, db)
 	cp.total--
+	db.target.open--
 	for i, other := range cp.idle {
 		if other == db {
 			cp.idle = append(cp.idle[:i], cp.idle[i+1:]...)
 			return
 		}
 	}
+	db.target.borrowed--
 }
 
 // freeSlot gives back the right to open a connection.
@@ -240,11 +283,11 @@ func (cp *connPool) reap() {
 		return
 	}
 	now := time.Now()
-	for len(cp.idle) > 0 && now.Sub(cp.idle[0].idleSince) >= databaseIdleTimeout {
+	for len(cp.idle) > 0 && now.Sub(cp.idle[0].idleSince) >= cp.p.cfg.databaseIdle {
 		cp.evict(cp.idle[0])
 	}
 	if len(cp.idle) > 0 {
-		cp.reaper = time.AfterFunc(databaseIdleTimeout-now.Sub(cp.idle[0].idleSince), cp.reap)
+		cp.reaper = time.AfterFunc(cp.p.cfg.databaseIdle-now.Sub(cp.idle[0].idleSince), cp.reap)
 	}
 }
 
@@ -272,7 +315,7 @@ func (cp *connPool) parameterStatuses(ctx context.Context, info startupInfo) map
 	cp.mu.Lock()
 	known, ok := cp.statuses[info.key]
 	latest := cp.statuses[""]
-	try := latest == nil && !cp.down && !cp.closed && cp.backend != nil && cp.total < cp.max
+	try := latest == nil && !cp.down && !cp.closed && cp.up() != nil && cp.total < cp.max
 	if try {
 		cp.total++
 	}

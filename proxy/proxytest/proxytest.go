@@ -96,6 +96,8 @@ type Proxy struct {
 	log        *proxyLog
 	windows    bufferPool // of client sessions that read much
 
+	connectRate, iamRate rate
+
 	statementPrefix string // of the names that statements have on the database; nobody guesses it
 
 	ctx       context.Context
@@ -154,11 +156,22 @@ func Start(ctx context.Context, backendDSN string, opts ...Option) (*Proxy, erro
 	if err != nil {
 		return nil, fmt.Errorf("start RDS Proxy: %w", err)
 	}
+	dsns := []string{backendDSN}
+	if cfg.readOnly {
+		dsns = cfg.readers
+		if backend == nil && len(dsns) > 0 {
+			backend, err = parseBackend(dsns[0])
+		}
+	}
+	targets, targetsErr := newTargets(dsns)
+	if err := errors.Join(err, targetsErr); err != nil {
+		return nil, fmt.Errorf("start RDS Proxy: %w", err)
+	}
 	p := &Proxy{
 		cfg: cfg, sessions: make(map[*clientSession]struct{}), windows: bufferPool{size: clientWindow},
 		statementPrefix: "px" + rand.Text()[:10] + "_",
 	}
-	p.log = &proxyLog{logger: cfg.logger}
+	p.log = &proxyLog{logger: cfg.logger, endpoint: cfg.endpointName}
 	p.users = newUserDirectory(cfg, backend)
 	if p.certs, err = newCertificates(cfg.host); err != nil {
 		return nil, fmt.Errorf("start RDS Proxy: %w", err)
@@ -171,7 +184,7 @@ func Start(ctx context.Context, backendDSN string, opts ...Option) (*Proxy, erro
 		endpoint: net.JoinHostPort(cfg.host, strconv.FormatUint(uint64(p.port), 10)), region: cfg.region, key: cfg.accessKey,
 	}
 	p.ctx, p.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	p.pool = newConnPool(p, backend, cfg.maxConnections)
+	p.pool = newConnPool(p, targets, cfg.maxConnections)
 	p.followSecrets()
 	p.wg.Go(p.accept)
 	p.mu.Lock()

@@ -66,7 +66,7 @@ func (s *clientSession) relay(db *dbConn) error {
 	s.wmu.Unlock()
 	if release {
 		db.owner.Store(nil)
-		s.p.pool.put(db)
+		db.release(false)
 		return err
 	}
 	if err == nil && writeErr != nil {
@@ -296,7 +296,7 @@ func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 		return
 	}
 	s.logf(slog.LevelInfo, "The database connection [dbConnection=%d] was lost.", db.id)
-	if cut && s.p.cfg.failoverReply == FailoverFatal {
+	if cut && (s.p.cfg.failoverReply == FailoverFatal || db.switchover) {
 		s.hangUp(failoverError())
 		return
 	}

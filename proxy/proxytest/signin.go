@@ -11,6 +11,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -23,6 +24,7 @@ const (
 	wrongTokenText    = "The IAM authentication failed for the role %. Check the IAM token for this role and try again."
 	wrongPasswordText = "The password that was provided for the role % is wrong."
 	iamNeedsTLSText   = "IAM authentication is allowed only with SSL connections."
+	needIAMText       = "Enable IAM authentication for the client connection to the proxy and try again."
 	wrongMethodText   = "RDS Proxy supports only IAM, MD5, or SCRAM authentication."
 )
 
@@ -95,9 +97,15 @@ func (s *clientSession) authenticateIAM(login *Login) error {
 	if err != nil {
 		return err
 	}
+	if !s.p.iamRate.allow(s.p.cfg.iamRate, time.Now()) {
+		return &refusal{code: "53300", message: iamThrottledText}
+	}
 	token, rest, ok := cString(body)
 	if !ok || len(rest) != 0 {
 		return &refusal{code: "28000", message: wrongMethodText}
+	}
+	if s.p.cfg.endToEndIAM && !strings.Contains(string(token), "?") {
+		return &refusal{code: "28000", message: needIAMText}
 	}
 	login.TokenHash = tokenHash(string(token))
 	login.SignedAt, err = s.p.iam.verify(string(token), s.info.user, time.Now())

@@ -57,6 +57,9 @@ func (s *clientSession) setUp() error {
 	if s.info, err = s.parseStartup(packet); err != nil {
 		return err
 	}
+	if err := s.p.admit(); err != nil {
+		return err
+	}
 	if err := s.signIn(); err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ type userDirectory struct {
 
 	mu        sync.Mutex
 	users     map[string]userSecret
+	fallback  *userSecret               // for users without a secret; nil if they are refused
 	verifiers map[string]*scramVerifier // by user, of the last password
 	sessions  map[*clientSession]string // the user who has signed in
 }
@@ -37,6 +38,10 @@ func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
 	for name, password := range c.passwords {
 		d.users[name] = userSecret{password: password, iam: c.iamUsers[name], md5: c.md5Users[name]}
 	}
+	if c.endToEndIAM {
+		d.fallback = &userSecret{password: fallback, iam: true}
+		d.mode = AuthIAM
+	}
 	for name := range c.iamUsers {
 		if _, ok := d.users[name]; !ok {
 			d.users[name] = userSecret{password: fallback, iam: true}
@@ -49,6 +54,9 @@ func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	secret, ok = d.users[name]
+	if !ok && d.fallback != nil {
+		secret, ok = *d.fallback, true
+	}
 	switch d.mode {
 	case AuthIAM:
 		secret.iam = true
