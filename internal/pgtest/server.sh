@@ -102,6 +102,11 @@ clone() {
 	touch "$data/standby.signal"
 }
 
+# demote makes a server that was stopped start as a standby.
+demote() {
+	touch "$data/standby.signal"
+}
+
 start() {
 	write_conf
 	: >"$log"
@@ -128,7 +133,7 @@ reload)
 	"$PGTEST_BIN/pg_ctl" reload -D "$data" -s
 	;;
 log) tail -n 30 "$log" ;;
-init | clone | start | stop | crash) "$1" ;;
+init | clone | demote | start | stop | crash) "$1" ;;
 *)
 	echo "unknown command $1" >&2
 	exit 2
