@@ -14,15 +14,30 @@ import (
 
 var errNoCancel = errors.New("no CancelRequest is sent here")
 
-// cancelTimeout bounds a CancelRequest, during which the pool counts the connection
-// as in use. pgx would wait 15 s.
-const cancelTimeout = 2 * time.Second
+// A CancelRequest may take a few times what the connection's own login took, within
+// these bounds. Meanwhile the pool counts the connection as in use, so that in an outage
+// a pool whose statements all time out would have none left. pgx would wait 15 s.
+const (
+	cancelLogins     = 4
+	shortestPatience = 250 * time.Millisecond
+	longestPatience  = 2 * time.Second
+)
+
+// patienceAfter is how long a server may take whose login took so long.
+func patienceAfter(login time.Duration) time.Duration {
+	return min(max(cancelLogins*login, shortestPatience), longestPatience)
+}
 
 // dialCancel opens the connection for a CancelRequest: bare, without a login, and
 // not at all towards RDS Proxy, which ignores it
-// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.html).
-func (c *connector) dialCancel(ctx context.Context, t *target, network, addr string) (net.Conn, error) {
-	if t.endpoint.Kind.IsProxy() {
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.html), or to a
+// server that is gone.
+func (c *connector) dialCancel(ctx context.Context, from opened, network, addr string) (net.Conn, error) {
+	t, patience := from.target, longestPatience
+	if from.conn != nil {
+		patience = from.conn.patience
+	}
+	if t.endpoint.Kind.IsProxy() || from.conn != nil && from.conn.isLost() {
 		return nil, errNoCancel
 	}
 	if network == cancelUnix {
@@ -30,13 +45,13 @@ func (c *connector) dialCancel(ctx context.Context, t *target, network, addr str
 	} else {
 		network = "tcp"
 	}
-	ctx, cancel := context.WithTimeout(ctx, cancelTimeout)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	conn, err := c.dialNet(ctx, network, addr)
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.SetDeadline(time.Now().Add(cancelTimeout))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	if t.tls == nil {
 		return conn, nil
 	}

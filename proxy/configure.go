@@ -109,7 +109,7 @@ func findTargets(cfg *pgconn.Config, o *options, s settings, addrs string) ([]ta
 		if i > 0 && sameButTLS(hosts[i-1], h) {
 			continue
 		}
-		t := target{endpoint: e, port: h.Port, addr: addrList[min(len(targets), len(addrList)-1)]}
+		t := target{endpoint: e, port: h.Port, writer: e.Kind.isWriter(), addr: addrList[min(len(targets), len(addrList)-1)]}
 		either := i+1 < len(hosts) && sameButTLS(h, hosts[i+1])
 		if t.tls, err = targetTLS(h.TLSConfig, t, either, o, s); err != nil {
 			return nil, err

@@ -31,6 +31,8 @@ type target struct {
 	port     uint16
 	addr     string // numeric address that replaces DNS, or ""
 	tls      *tls.Config
+	writer   bool          // a server in recovery is not what is asked for
+	hold     time.Duration // how long to wait on a reader for its promotion
 }
 
 // hostPort is what IAM tokens are signed for.
@@ -51,15 +53,21 @@ type connector struct {
 	log     *slog.Logger
 	attempt time.Duration
 	budget  time.Duration
+
+	generations generations
+	doubt       doubt
+	topology    *topology // nil unless asked for
 }
 
 // The pauses between attempts. They are short because only one connect per pool
 // makes attempts while the endpoint does not answer, so that an outage costs the
-// server about eight attempts a second from each pool, and a pool notices within a
-// quarter of a second that it is over.
+// server about eight logins a second from each pool, and a pool notices within a
+// quarter of a second that it is over. Where nothing listens nobody is burdened, and the
+// pauses of direct endpoints are shorter.
 const (
-	pauseBase = 50 * time.Millisecond
-	pauseCap  = 250 * time.Millisecond
+	pauseBase  = 50 * time.Millisecond
+	pauseCap   = 250 * time.Millisecond
+	quickPause = 50 * time.Millisecond // the mean
 )
 
 var (
@@ -70,14 +78,18 @@ var (
 
 // dial is a pgconn.DialFunc that returns an established, authenticated connection,
 // ready to be taken for a fresh one by pgconn.
-func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, error) {
+func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, error) {
 	// A connect may always be repeated, whatever the caller has said of its own work.
 	ctx, cancel := context.WithTimeoutCause(retry.Idempotent(ctx), c.budget, errBudget)
 	defer cancel()
 	through := &pass{g: c.gate}
 	defer through.done()
 
+	direct := c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
 	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
+	if direct {
+		policy.Base, policy.Cap = quickPause, 2*quickPause
+	}
 	if who.unasked {
 		if last := c.gate.lastFailure(); last != nil {
 			return nil, nil, last.seenBy(errUnasked)
@@ -85,7 +97,7 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 		policy.Attempts = 1
 	}
 	var (
-		conn  net.Conn
+		conn  *handedConn
 		last  error
 		found finding
 		to    *target
@@ -105,13 +117,18 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 			}
 			return err
 		}
-		taken, t, f, err := c.tryTargets(ctx, tries)
-		if taken != nil {
-			taken.expects(who)
-			tries.opened(taken, t)
+		var (
+			f   finding
+			err error
+		)
+		if c.topology != nil {
+			conn, to, f, err = c.seek(ctx, tries, through.scout)
+		} else {
+			conn, to, f, err = c.tryTargets(ctx, tries)
 		}
-		conn, to = taken, t
 		if err == nil {
+			conn.expects(who)
+			tries.opened(conn, to)
 			through.leave(nil)
 			return nil
 		}
@@ -119,8 +136,8 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 			last, found = err, f
 		}
 		through.leave(c.describe(to, tries, start, found, last))
-		if found.slow && found.verdict.Retryable() {
-			coolDown(ctx)
+		if direct || found.slow {
+			found.pause(ctx)
 		}
 		return retry.Mark(last, found.verdict)
 	})
@@ -137,13 +154,26 @@ func (c *connector) dial(ctx context.Context, who login) (net.Conn, *target, err
 	return nil, nil, failed
 }
 
-// coolDown is the longer pause for a server that is overloaded.
-func coolDown(ctx context.Context) {
-	t := time.NewTimer(500*time.Millisecond + rand.N(time.Second))
+// pause is what a failure calls for on top of the pauses of policy.
+func (f finding) pause(ctx context.Context) {
+	switch {
+	case !f.verdict.Retryable():
+	case f.slow: // the server is overloaded
+		pause(ctx, 500*time.Millisecond+rand.N(time.Second))
+	case f.cause != ErrUnreachable: // it has answered, and should not have to all the time
+		pause(ctx, rand.N(pauseCap-2*quickPause))
+	}
+}
+
+// pause reports whether it ran its course.
+func pause(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -178,17 +208,30 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedCon
 func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (*handedConn, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.attempt)
 	defer cancel()
-	addrs, err := c.resolve(ctx, t)
-	if err != nil {
-		return nil, err
+	for {
+		addrs, err := c.resolve(ctx, t)
+		if err != nil {
+			return nil, err
+		}
+		creds, err := tries.credentials(ctx, *t)
+		if err != nil {
+			return nil, err
+		}
+		cfg := c.base.Copy()
+		cfg.User, cfg.Password = creds.User, creds.Password
+		cfg.Database, cfg.RuntimeParams = tries.login.database, tries.login.params
+		conn, err := c.tryAddresses(ctx, cfg, t, addrs)
+		switch {
+		case err == nil && t.writer: // there is one, so that whatever leads elsewhere leads to no writer
+			c.generations.keepOnly(addrs)
+		case errors.Is(err, errMoved) && ctx.Err() == nil:
+			continue
+		}
+		return conn, err
 	}
-	cfg := c.base.Copy()
-	creds, err := tries.credentials(ctx, *t)
-	if err != nil {
-		return nil, err
-	}
-	cfg.User, cfg.Password = creds.User, creds.Password
-	cfg.Database, cfg.RuntimeParams = tries.login.database, tries.login.params
+}
+
+func (c *connector) tryAddresses(ctx context.Context, cfg *pgconn.Config, t *target, addrs []string) (*handedConn, error) {
 	var errs []error
 	for i, addr := range addrs {
 		share := c.attempt / time.Duration(len(addrs)-i) // a silent address leaves time for the next
@@ -200,7 +243,7 @@ func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (
 			return conn, nil
 		}
 		errs = append(errs, err)
-		if !errors.Is(err, errNotThere) || ctx.Err() != nil {
+		if !errors.Is(err, errNotThere) || errors.Is(err, errMoved) || ctx.Err() != nil {
 			break
 		}
 	}
@@ -242,6 +285,9 @@ const silence = 2 * time.Second
 // tryAddress makes the connection: TCP, TLS and login by pgconn, watched for silence,
 // and then taken over.
 func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target, addr string, patience time.Duration) (*handedConn, error) {
+	begun := time.Now()
+	ctx, stop := c.whileNamed(ctx, &t, addr)
+	defer stop()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if t.endpoint.Kind.IsProxy() {
@@ -273,15 +319,50 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	if err != nil {
 		return nil, attemptError(ctx, err, conn != nil)
 	}
-	if t.endpoint.Kind == KindWriter && pc.ParameterStatus("in_hot_standby") == "on" {
+	taken := time.Since(begun)
+	g := c.generations.join(addr)
+	if err := c.examine(ctx, pc, t, addr, g, read); err != nil {
 		_ = pc.Close(ctx)
-		return nil, &readerError{addr: addr}
+		return nil, attemptError(ctx, err, true)
 	}
 	if _, err := pc.Hijack(); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}
-	return handOver(conn, read), nil
+	if g.retired.Load() { // it was a reader's, or somebody has found out something meanwhile
+		g = c.generations.join(addr)
+	}
+	handed := handOver(conn, read)
+	handed.generation, handed.deathsSeen, handed.patience = g, g.deaths.Load(), patienceAfter(taken)
+	return handed, nil
+}
+
+// examine looks at a server that has taken the login: whether it is the one that is asked for,
+// and what it knows of its cluster.
+func (c *connector) examine(ctx context.Context, pc *pgconn.PgConn, t target, addr string, g *generation, login *loginReader) error {
+	if !t.writer {
+		return nil
+	}
+	reader, err := c.isReader(ctx, pc, g)
+	if err != nil {
+		return err
+	}
+	if c.topology != nil {
+		if err := c.topology.learn(ctx, pc, c.log); err != nil {
+			return err
+		}
+	}
+	if !reader {
+		return nil
+	}
+	c.generations.retire(addr)
+	if t.hold > 0 {
+		reader, err = c.awaitPromotion(ctx, pc, g, t.hold)
+		if err == nil && !reader {
+			return login.setParameter("in_hot_standby", pc.ParameterStatus("in_hot_standby"))
+		}
+	}
+	return cmp.Or[error](err, &readerError{addr: addr})
 }
 
 // onlyOnce lets a connect dial and refuses what pgconn dials after it: when a server

@@ -109,6 +109,10 @@ type handedConn struct {
 	tap     tap
 	remote  net.Addr
 	opening opening // the credentials it was opened with
+
+	generation *generation
+	deathsSeen uint64        // of the generation's
+	patience   time.Duration // how long the server may take for what takes a healthy one moments
 }
 
 func handOver(conn net.Conn, l *loginReader) *handedConn {
@@ -130,6 +134,9 @@ func (c *handedConn) Read(p []byte) (n int, err error) {
 	}
 	if c.tap.on.Load() {
 		c.tap.keep(p[:n])
+	}
+	if err != nil {
+		err = c.noteRead(err)
 	}
 	return n, err
 }
@@ -181,7 +188,8 @@ const terminateLen = 5
 // farewell bounds what happens after Terminate. When a query is cancelled, pgx sends
 // Terminate and then drains the connection for up to 15 s, during which the pool
 // counts it as in use. RDS Proxy does not end a query whose client has gone, so
-// that would be the rule and not the exception.
+// that would be the rule and not the exception. A server that is known to be lost gets
+// nothing.
 const farewell = time.Second
 
 func (c *handedConn) Write(p []byte) (int, error) {
@@ -193,11 +201,22 @@ func (c *handedConn) Write(p []byte) (int, error) {
 		return len(p), nil
 	}
 	if len(p) == terminateLen && p[0] == 'X' {
-		_ = c.SetDeadline(time.Now().Add(farewell))
+		_ = c.SetDeadline(time.Now().Add(c.farewell()))
 	} else {
 		c.written.Add(uint64(len(p)))
 	}
 	return c.Conn.Write(p)
+}
+
+func (c *handedConn) farewell() time.Duration {
+	switch {
+	case c.isLost():
+		return 0
+	case c.patience > 0:
+		return min(farewell, c.patience)
+	default:
+		return farewell
+	}
 }
 
 // expects notes the startup message that pgx will write for this login.

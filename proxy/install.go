@@ -61,8 +61,9 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 	if o.dial != nil {
 		c.dialNet = o.dial
 	} else if len(s) > 0 { // from a connection string: pgx's own dialer, which nobody chose
-		c.dialNet = (&net.Dialer{KeepAliveConfig: keepAlive}).DialContext
+		c.dialNet = (&net.Dialer{}).DialContext
 	}
+	c.dialNet = watched(c.dialNet, orElse(o.failover.peer, peerTimeout))
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -70,14 +71,14 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 		r.log, r.calm = c.log, c.gate.healthy
 	}
 	c.base = attemptConfig(&conn.Config)
+	if c.topology, err = newTopology(o.failover, targets); err != nil {
+		return err
+	}
 	c.install(cfg)
 	o.limit(cfg, first, s)
+	dropUnusable(cfg)
 	return nil
 }
-
-// keepAlive notices a dead peer within half a minute, where the kernel's defaults
-// take hours on an idle connection.
-var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}
 
 func (p preset) budgetFor(k Kind) time.Duration {
 	if k.IsRDS() && !k.IsProxy() {
@@ -111,8 +112,8 @@ func (c *connector) install(cfg *pgxpool.Config) {
 	conn.ConnectTimeout = c.budget + time.Second // the loop ends by itself; this is for callers that look
 	conn.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	conn.DialFunc = c.dialer(c.login)
-	if c.targets[0].endpoint.Kind == KindWriter {
-		conn.OnPgError = rejectReadOnly(conn.OnPgError)
+	if c.targets[0].endpoint.Kind.isWriter() {
+		conn.OnPgError = c.rejectReadOnly(conn.OnPgError)
 	}
 	cfg.BeforeConnect = func(ctx context.Context, cc *pgx.ConnConfig) error {
 		if before != nil {
@@ -139,21 +140,12 @@ func (c *connector) install(cfg *pgxpool.Config) {
 	}
 }
 
-// rejectReadOnly closes a connection whose server says it is read-only (25006): after
-// a failover the old writer answers so for as long as anybody keeps talking to it.
-func rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHandler {
-	return func(pc *pgconn.PgConn, e *pgconn.PgError) bool {
-		keep := next == nil || next(pc, e)
-		return keep && e.Code != "25006"
-	}
-}
-
 // dialer is the pgconn.DialFunc for connections of one login.
 func (c *connector) dialer(who login) pgconn.DialFunc {
-	var last atomic.Pointer[target] // where the connection went, for its CancelRequest
+	var last atomic.Pointer[opened] // for its CancelRequest
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if network == cancelTCP4 || network == cancelTCP6 || network == cancelUnix {
-			return c.dialCancel(ctx, cmp.Or(last.Load(), &c.targets[0]), network, addr)
+			return c.dialCancel(ctx, *cmp.Or(last.Load(), &opened{target: &c.targets[0]}), network, addr)
 		}
 		if addr != c.addr {
 			return nil, changedSince("host, port, Fallbacks or LookupFunc", "connects go to "+c.addr+", and "+addr+" was asked for")
@@ -162,9 +154,15 @@ func (c *connector) dialer(who login) pgconn.DialFunc {
 		if err != nil {
 			return nil, err
 		}
-		last.Store(to)
+		last.Store(&opened{conn, to})
 		return conn, nil
 	}
+}
+
+// opened is a connection and where it went.
+type opened struct {
+	conn   *handedConn
+	target *target
 }
 
 // changedSince is the error for a configuration that says something else than when it

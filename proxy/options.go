@@ -36,6 +36,7 @@ type options struct {
 	budget    *time.Duration
 	attempt   *time.Duration
 	connects  *int
+	failover  failoverOptions
 	errs      []error
 
 	retirement *time.Duration

@@ -8,18 +8,13 @@ import (
 	"syscall"
 )
 
+const canPeek = true
+
 // quiet reports whether an idle connection is open and has nothing to read. A closed
 // one reads as end of file, and a TLS goodbye, a server's last words or any other
 // surprise reads as data; in all these cases the connection is worth a ping.
 func quiet(conn net.Conn) bool {
-	for {
-		inner, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		conn = inner.NetConn()
-	}
-	sys, ok := conn.(syscall.Conn)
+	sys, ok := bottom(conn).(syscall.Conn)
 	if !ok {
 		return false
 	}

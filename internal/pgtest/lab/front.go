@@ -30,7 +30,7 @@ type front struct {
 	under    atomic.Int64 // logins under way
 	wg       sync.WaitGroup
 
-	dark     atomic.Bool
+	dark atomic.Bool
 
 	mu    sync.Mutex
 	how   behaviour

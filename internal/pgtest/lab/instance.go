@@ -4,6 +4,7 @@ package lab
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"time"
 
@@ -88,6 +89,13 @@ func (i *Instance) HangUpAbove(n int64) { i.front.set(behaviour{logins: n}) }
 func (i *Instance) Pause(d time.Duration, refuse int64) {
 	i.front.cut(false)
 	i.front.set(behaviour{resume: newResume(d), lie: refuse})
+}
+
+// SetReadOnly has the server refuse writes with 25006, or stop doing so, on connections that are
+// open too. It is how a demoted writer answers that has kept its sessions, and the blue
+// side of a blue/green switchover.
+func (i *Instance) SetReadOnly(ctx context.Context, on bool) error {
+	return exec(ctx, i.server.DSN(), fmt.Sprintf("alter system set default_transaction_read_only = %v", on), "select pg_reload_conf()")
 }
 
 // Terminate ends all sessions of the application with 57P01, as an administrator does, and

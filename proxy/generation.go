@@ -1,0 +1,176 @@
+package proxy
+
+// Which connections are still worth using. Those to one address form a generation. A
+// generation is retired when its server is found to be no writer any more, or to be gone
+// without a word: then its idle connections are dropped at their next use, before a statement
+// fails on them, and without a pool of our own around pgxpool's: its hooks ask here.
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// generation is all connections of a pool to one address that were opened since the last
+// one to it was retired.
+type generation struct {
+	retired atomic.Bool
+	lost    atomic.Bool   // retired because the server does not answer
+	vouched atomic.Bool   // the server was asked and said that it is no reader
+	deaths  atomic.Uint64 // connections that ended without our doing
+}
+
+func (g *generation) retire() { g.retired.Store(true) }
+
+// lose retires the generation of a server that has become silent.
+func (g *generation) lose() {
+	g.lost.Store(true)
+	g.retire()
+}
+
+// generations are those in use, by address.
+type generations struct {
+	mu      sync.Mutex
+	current map[string]*generation
+}
+
+// join returns the generation for a new connection to addr.
+func (gs *generations) join(addr string) *generation {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	g := gs.current[addr]
+	if g == nil || g.retired.Load() {
+		if gs.current == nil {
+			gs.current = map[string]*generation{}
+		}
+		g = &generation{}
+		gs.current[addr] = g
+	}
+	return g
+}
+
+// retire drops the connections to addr, if there are any.
+func (gs *generations) retire(addr string) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	if g := gs.current[addr]; g != nil {
+		g.retire()
+		delete(gs.current, addr)
+	}
+}
+
+// keepOnly drops the connections to all addresses but these.
+func (gs *generations) keepOnly(addrs []string) {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	for addr, g := range gs.current {
+		if !slices.Contains(addrs, addr) {
+			g.retire()
+			delete(gs.current, addr)
+		}
+	}
+}
+
+// usable reports whether a statement may be sent on an idle connection. It costs two loads,
+// and a look at the socket if another connection to the same server has died since
+// the last look: what ended that one may have ended this one.
+func (c *handedConn) usable() bool {
+	if c.generation == nil {
+		return true
+	}
+	if c.generation.retired.Load() {
+		return false
+	}
+	if deaths := c.generation.deaths.Load(); deaths != c.deathsSeen {
+		if canPeek && !quiet(c.Conn) {
+			return false
+		}
+		c.deathsSeen = deaths
+	}
+	return true
+}
+
+// noteRead learns from the end of a connection.
+func (c *handedConn) noteRead(err error) error {
+	if c.generation == nil {
+		return err
+	}
+	switch {
+	case errors.Is(err, syscall.ETIMEDOUT):
+		c.generation.lose()
+		return &silentError{err}
+	case errors.Is(err, io.EOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		c.generation.deaths.Add(1)
+	}
+	return err
+}
+
+// silentError is the kernel giving up on a peer that does not acknowledge what was sent. It
+// calls that a timeout, and pgx takes timeouts for those of contexts, after which it reads on.
+type silentError struct{ err error }
+
+func (e *silentError) Error() string   { return "server has fallen silent: " + e.err.Error() }
+func (e *silentError) Unwrap() error   { return e.err }
+func (e *silentError) Timeout() bool   { return false }
+func (e *silentError) Temporary() bool { return false }
+
+// isLost reports whether there is anybody left to say goodbye to. Finding that there is not
+// retires the generation.
+func (c *handedConn) isLost() bool {
+	if c.generation == nil {
+		return false
+	}
+	if !c.generation.lost.Load() && unanswered(c.Conn) {
+		c.generation.lose()
+	}
+	return c.generation.lost.Load()
+}
+
+// handedConnOf finds the connection that this package made below whatever the user's hooks
+// put on top of it.
+func handedConnOf(pc *pgconn.PgConn) *handedConn {
+	for nc := pc.Conn(); nc != nil; {
+		if c, ok := nc.(*handedConn); ok {
+			return c
+		}
+		inner, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = inner.NetConn()
+	}
+	return nil
+}
+
+// dropUnusable puts the question in front of the user's own hooks: pgxpool destroys a connection
+// that PrepareConn refuses, and takes another.
+func dropUnusable(cfg *pgxpool.Config) {
+	prepare, ping := cfg.PrepareConn, cfg.ShouldPing
+	if before := cfg.BeforeAcquire; prepare == nil && before != nil { //nolint:staticcheck // the user's, which pgxpool would ignore beside PrepareConn
+		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil }
+	}
+	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
+		if c := handedConnOf(conn.PgConn()); c != nil && !c.usable() {
+			return false, nil
+		}
+		if prepare == nil {
+			return true, nil
+		}
+		return prepare(ctx, conn)
+	}
+	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
+		if c := handedConnOf(p.Conn.PgConn()); c != nil && !c.usable() {
+			return false // PrepareConn, which is next, drops it: a ping would wait for nothing
+		}
+		return ping(ctx, p)
+	}
+}

@@ -1,0 +1,158 @@
+package proxy
+
+// A writer endpoint's connections lead to the writer, or they are not used. The name of the
+// endpoint follows the writer with a lag, and until then leads to the old one: to
+// nobody, to a host that does not answer, or to a reader by now.
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
+)
+
+// isWriter reports whether the endpoint is one that statements may write through, and
+// whose name moves from server to server.
+func (k Kind) isWriter() bool { return k == KindWriter || k == KindGlobal }
+
+// moves reports whether the endpoint's name leads to different servers in turn.
+func (k Kind) moves() bool {
+	return k.isWriter() || k == KindReader || k == KindCustom
+}
+
+// isReader asks a server for its role. PostgreSQL 14 and later tell it with the login, in
+// in_hot_standby. Where that is missing, or has turned out to be no use because a server that
+// was taken for the writer answered 25006, the server is asked. It is not asked for
+// transaction_read_only, which a role's own settings can switch on at the writer.
+func (c *connector) isReader(ctx context.Context, pc *pgconn.PgConn, g *generation) (bool, error) {
+	if pc.ParameterStatus("in_hot_standby") == "on" {
+		return true, nil
+	}
+	if pc.ParameterStatus("in_hot_standby") != "" && !c.doubt.fresh() {
+		return false, nil
+	}
+	rows, err := pc.Exec(ctx, "select pg_catalog.pg_is_in_recovery()").ReadAll()
+	if err != nil {
+		return false, err
+	}
+	reader := len(rows) == 1 && len(rows[0].Rows) == 1 && string(rows[0].Rows[0][0]) == "t"
+	if !reader {
+		g.vouched.Store(true)
+	}
+	return reader, nil
+}
+
+// doubt is the time of the last 25006, after which servers are asked for a while.
+type doubt struct{ at atomic.Int64 }
+
+const doubtFor = time.Minute
+
+func (d *doubt) raise() { d.at.Store(time.Now().UnixNano()) }
+
+func (d *doubt) fresh() bool {
+	at := d.at.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < doubtFor
+}
+
+// rejectReadOnly closes a connection whose server says it is read-only (25006), and retires all
+// others to that server: after a failover the old writer answers so for as long as
+// anybody keeps talking to it. A server that was asked for its role and is the writer
+// says it of a transaction that the application made read-only.
+func (c *connector) rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHandler {
+	return func(pc *pgconn.PgConn, e *pgconn.PgError) bool {
+		keep := next == nil || next(pc, e)
+		if e.Code != "25006" {
+			return keep
+		}
+		if conn := handedConnOf(pc); conn != nil && conn.generation != nil && !conn.generation.vouched.Load() {
+			conn.generation.retire()
+			c.doubt.raise()
+		}
+		return false
+	}
+}
+
+const promotionPoll = 15 * time.Millisecond
+
+// awaitPromotion keeps a session on a reader that may be about to become the writer, for up to
+// patience, and returns false when it has: the session is then one on the new writer,
+// within milliseconds of its being that, and at a fraction of what a new login every time would
+// cost it. A server that does not announce its role is asked for it.
+func (c *connector) awaitPromotion(ctx context.Context, pc *pgconn.PgConn, g *generation, patience time.Duration) (reader bool, err error) {
+	end := time.NewTimer(patience)
+	defer end.Stop()
+	tick := time.NewTicker(promotionPoll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return true, context.Cause(ctx)
+		case <-end.C:
+			return true, nil
+		case <-tick.C:
+		}
+		if err := pc.Ping(ctx); err != nil { // with the answer comes what has changed
+			return true, err
+		}
+		if reader, err := c.isReader(ctx, pc, g); err != nil || !reader {
+			return reader, err
+		}
+	}
+}
+
+// errMoved ends an attempt at an address that the name has stopped leading to.
+var errMoved = errors.New("the endpoint's name leads elsewhere now")
+
+// When a server takes longer than nameAfter, the name is looked up again and again.
+const (
+	nameAfter = 200 * time.Millisecond
+	nameEvery = 100 * time.Millisecond
+)
+
+// whileNamed returns a context that ends, with errMoved, when the target's name no longer leads to
+// addr: waiting for the old place to answer would be in vain. The caller calls stop.
+func (c *connector) whileNamed(ctx context.Context, t *target, addr string) (_ context.Context, stop func()) {
+	if !t.endpoint.Kind.moves() || t.addr != "" {
+		return ctx, func() {}
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		look := time.NewTimer(nameAfter)
+		defer look.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-look.C:
+			}
+			addrs, err := c.lookup(ctx, t.endpoint.Host)
+			if err == nil && len(addrs) > 0 && !slices.Contains(addrs, addr) {
+				cancel(errMoved)
+				return
+			}
+			look.Reset(nameEvery)
+		}
+	}()
+	return ctx, func() {
+		cancel(nil)
+		<-done
+	}
+}
+
+// setParameter changes what the recorded login says of a parameter that has changed since.
+func (l *loginReader) setParameter(name, value string) error {
+	const readyForQuery = 6 // bytes, and the last of the recording
+	if value == "" || l.state != recorded || len(l.recorded) < readyForQuery {
+		return nil
+	}
+	end := len(l.recorded) - readyForQuery
+	changed, err := (&pgproto3.ParameterStatus{Name: name, Value: value}).Encode(nil)
+	l.recorded = slices.Concat(l.recorded[:end], changed, l.recorded[end:])
+	return err
+}
