@@ -28,6 +28,7 @@ type front struct {
 	begun    atomic.Int64 // logins
 	dialled  atomic.Int64
 	under    atomic.Int64 // logins under way
+	mostly   atomic.Int64 // the most there were
 	wg       sync.WaitGroup
 
 	dark atomic.Bool
@@ -121,7 +122,12 @@ func (f *front) accept() {
 
 func (f *front) serve(l *link) {
 	defer f.forget(l)
-	f.under.Add(1)
+	for n := f.under.Add(1); ; {
+		most := f.mostly.Load()
+		if n <= most || f.mostly.CompareAndSwap(most, n) {
+			break
+		}
+	}
 	client, first, err := f.login(l)
 	f.under.Add(-1)
 	if err != nil || client == nil {

@@ -116,3 +116,6 @@ func (i *Instance) Logins() int64 { return i.front.begun.Load() }
 // Dials is how many connects were tried, those that were refused or went into a black
 // hole included.
 func (i *Instance) Dials() int64 { return i.front.dialled.Load() }
+
+// MostLogins is how many logins were under way at the same time, at most.
+func (i *Instance) MostLogins() int64 { return i.front.mostly.Load() }
