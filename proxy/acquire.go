@@ -78,7 +78,7 @@ func shouldPing(kind Kind, pingIdle time.Duration) func(context.Context, pgxpool
 		case !kind.IsProxy(), pingIdle > 0 && p.IdleDuration > pingIdle:
 			return true
 		default:
-			return !quiet(p.Conn.PgConn().Conn())
+			return look(p.Conn.PgConn().Conn()) != quiet
 		}
 	}
 }

@@ -343,7 +343,7 @@ func (c *connector) examine(ctx context.Context, pc *pgconn.PgConn, t target, ad
 	if !t.writer {
 		return nil
 	}
-	reader, err := c.isReader(ctx, pc, g)
+	reader, err := c.isReader(ctx, pc, t, g)
 	if err != nil {
 		return err
 	}
@@ -357,7 +357,7 @@ func (c *connector) examine(ctx context.Context, pc *pgconn.PgConn, t target, ad
 	}
 	c.generations.retire(addr)
 	if t.hold > 0 {
-		reader, err = c.awaitPromotion(ctx, pc, g, t.hold)
+		reader, err = c.awaitPromotion(ctx, pc, t, g)
 		if err == nil && !reader {
 			return login.setParameter("in_hot_standby", pc.ParameterStatus("in_hot_standby"))
 		}

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -24,7 +25,8 @@ import (
 // one to it was retired.
 type generation struct {
 	retired atomic.Bool
-	lost    atomic.Bool   // retired because the server does not answer
+	lost    atomic.Bool // retired because the server does not answer
+	of      *generations
 	vouched atomic.Bool   // the server was asked and said that it is no reader
 	deaths  atomic.Uint64 // connections that ended without our doing
 }
@@ -34,6 +36,7 @@ func (g *generation) retire() { g.retired.Store(true) }
 // lose retires the generation of a server that has become silent.
 func (g *generation) lose() {
 	g.lost.Store(true)
+	g.of.lost.Store(time.Now().UnixNano())
 	g.retire()
 }
 
@@ -41,6 +44,16 @@ func (g *generation) lose() {
 type generations struct {
 	mu      sync.Mutex
 	current map[string]*generation
+
+	lost atomic.Int64 // when a server was last found to be silent
+}
+
+// lately reports whether a server has fallen silent in the last seconds, so that the
+// endpoint may lead into the void for as long as DNS stays behind.
+func (gs *generations) lately() bool {
+	const seconds = 10
+	at := gs.lost.Load()
+	return at != 0 && time.Since(time.Unix(0, at)) < seconds*time.Second
 }
 
 // join returns the generation for a new connection to addr.
@@ -52,7 +65,7 @@ func (gs *generations) join(addr string) *generation {
 		if gs.current == nil {
 			gs.current = map[string]*generation{}
 		}
-		g = &generation{}
+		g = &generation{of: gs}
 		gs.current[addr] = g
 	}
 	return g
@@ -87,17 +100,23 @@ func (c *handedConn) usable() bool {
 	if c.generation == nil {
 		return true
 	}
-	if c.generation.retired.Load() {
+	if c.seenClosed || c.generation.retired.Load() {
 		return false
 	}
 	if deaths := c.generation.deaths.Load(); deaths != c.deathsSeen {
-		if canPeek && !quiet(c.Conn) {
+		switch look(c.Conn) {
+		case closed, talking:
 			return false
+		default:
+			c.deathsSeen = deaths
 		}
-		c.deathsSeen = deaths
 	}
 	return true
 }
+
+// lookAfter is how long a connection must have idled to be worth a look, which costs a system
+// call. In a pool under load few have.
+const lookAfter = 25 * time.Millisecond
 
 // noteRead learns from the end of a connection.
 func (c *handedConn) noteRead(err error) error {
@@ -168,8 +187,21 @@ func dropUnusable(cfg *pgxpool.Config) {
 		return prepare(ctx, conn)
 	}
 	cfg.ShouldPing = func(ctx context.Context, p pgxpool.ShouldPingParams) bool {
-		if c := handedConnOf(p.Conn.PgConn()); c != nil && !c.usable() {
+		c := handedConnOf(p.Conn.PgConn())
+		if c == nil {
+			return ping(ctx, p)
+		}
+		if !c.usable() {
 			return false // PrepareConn, which is next, drops it: a ping would wait for nothing
+		}
+		if p.IdleDuration > lookAfter {
+			switch look(c.Conn) {
+			case closed:
+				c.seenClosed = true
+				return false
+			case talking: // last words, mostly
+				return true
+			}
 		}
 		return ping(ctx, p)
 	}

@@ -112,6 +112,7 @@ type handedConn struct {
 
 	generation *generation
 	deathsSeen uint64        // of the generation's
+	seenClosed bool          // by the server, while it idled
 	patience   time.Duration // how long the server may take for what takes a healthy one moments
 }
 

@@ -4,7 +4,5 @@ package proxy
 
 import "net"
 
-const canPeek = false
-
-// quiet cannot look into a socket here, so that every connection that idled is pinged.
-func quiet(net.Conn) bool { return false }
+// look cannot look into a socket here, so that every connection that idled is pinged.
+func look(net.Conn) sight { return unseen }

@@ -8,25 +8,34 @@ import (
 	"syscall"
 )
 
-const canPeek = true
-
-// quiet reports whether an idle connection is open and has nothing to read. A closed
-// one reads as end of file, and a TLS goodbye, a server's last words or any other
-// surprise reads as data; in all these cases the connection is worth a ping.
-func quiet(conn net.Conn) bool {
+// look peeks into an idle connection's socket. A closed one reads as end of file; a TLS
+// goodbye, a server's last words or any other surprise reads as data.
+func look(conn net.Conn) sight {
 	sys, ok := bottom(conn).(syscall.Conn)
 	if !ok {
-		return false
+		return unseen
 	}
 	raw, err := sys.SyscallConn()
 	if err != nil {
-		return false
+		return unseen
 	}
-	var peekErr error
+	var (
+		n       int
+		peekErr error
+	)
 	err = raw.Read(func(fd uintptr) bool {
 		var b [1]byte
-		_, _, peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		n, _, peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 		return true
 	})
-	return err == nil && (errors.Is(peekErr, syscall.EAGAIN) || errors.Is(peekErr, syscall.EWOULDBLOCK))
+	switch {
+	case err != nil:
+		return unseen
+	case errors.Is(peekErr, syscall.EAGAIN), errors.Is(peekErr, syscall.EWOULDBLOCK):
+		return quiet
+	case peekErr == nil && n > 0:
+		return talking
+	default:
+		return closed
+	}
 }

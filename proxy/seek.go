@@ -63,7 +63,7 @@ func (c *connector) seek(ctx context.Context, tries *attempts, patient bool) (*h
 	run(lead, true)
 	hedge := time.NewTimer(hedgeAfter)
 	defer hedge.Stop()
-	if patient {
+	if patient || lead == nil && c.generations.lately() {
 		askOthers()
 	}
 	for running > 0 {

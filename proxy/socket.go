@@ -48,3 +48,13 @@ func bottom(conn net.Conn) net.Conn {
 		conn = inner.NetConn()
 	}
 }
+
+// sight is what a look into an idle connection's socket shows.
+type sight uint8
+
+const (
+	unseen  sight = iota // nothing can be seen here
+	quiet                // open, and nothing to read
+	talking              // there is something to read: worth a ping
+	closed               // by the peer
+)

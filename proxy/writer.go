@@ -26,25 +26,34 @@ func (k Kind) moves() bool {
 
 // isReader asks a server for its role. PostgreSQL 14 and later tell it with the login, in
 // in_hot_standby. Where that is missing, or has turned out to be no use because a server that
-// was taken for the writer answered 25006, the server is asked. It is not asked for
-// transaction_read_only, which a role's own settings can switch on at the writer.
-func (c *connector) isReader(ctx context.Context, pc *pgconn.PgConn, g *generation) (bool, error) {
+// was taken for the writer answered 25006, the server is asked.
+//
+// It is asked for recovery, and not for transaction_read_only alone, which a role's own settings
+// can switch on at the writer. But a server that says it of itself is not vouched for, and not
+// what we look for among a cluster's instances.
+func (c *connector) isReader(ctx context.Context, pc *pgconn.PgConn, t target, g *generation) (bool, error) {
 	if pc.ParameterStatus("in_hot_standby") == "on" {
 		return true, nil
 	}
 	if pc.ParameterStatus("in_hot_standby") != "" && !c.doubt.fresh() {
 		return false, nil
 	}
-	rows, err := pc.Exec(ctx, "select pg_catalog.pg_is_in_recovery()").ReadAll()
+	results, err := pc.Exec(ctx, roleQuery).ReadAll()
 	if err != nil {
 		return false, err
 	}
-	reader := len(rows) == 1 && len(rows[0].Rows) == 1 && string(rows[0].Rows[0][0]) == "t"
-	if !reader {
+	if len(results) != 1 || len(results[0].Rows) != 1 {
+		return false, errors.New("the server does not say whether it is in recovery")
+	}
+	row := results[0].Rows[0]
+	recovering, readOnly := string(row[0]) == "t", string(row[1]) == "on"
+	if !recovering && !readOnly {
 		g.vouched.Store(true)
 	}
-	return reader, nil
+	return recovering || readOnly && t.endpoint.Kind == KindInstance, nil
 }
+
+const roleQuery = "select pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')"
 
 // doubt is the time of the last 25006, after which servers are asked for a while.
 type doubt struct{ at atomic.Int64 }
@@ -71,19 +80,22 @@ func (c *connector) rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHan
 		if conn := handedConnOf(pc); conn != nil && conn.generation != nil && !conn.generation.vouched.Load() {
 			conn.generation.retire()
 			c.doubt.raise()
+			if c.topology != nil {
+				c.topology.prefer(nil)
+			}
 		}
 		return false
 	}
 }
 
-const promotionPoll = 15 * time.Millisecond
+const promotionPoll = 10 * time.Millisecond
 
 // awaitPromotion keeps a session on a reader that may be about to become the writer, for up to
-// patience, and returns false when it has: the session is then one on the new writer,
+// t.hold, and returns false when it has: the session is then one on the new writer,
 // within milliseconds of its being that, and at a fraction of what a new login every time would
 // cost it. A server that does not announce its role is asked for it.
-func (c *connector) awaitPromotion(ctx context.Context, pc *pgconn.PgConn, g *generation, patience time.Duration) (reader bool, err error) {
-	end := time.NewTimer(patience)
+func (c *connector) awaitPromotion(ctx context.Context, pc *pgconn.PgConn, t target, g *generation) (reader bool, err error) {
+	end := time.NewTimer(t.hold)
 	defer end.Stop()
 	tick := time.NewTicker(promotionPoll)
 	defer tick.Stop()
@@ -98,7 +110,7 @@ func (c *connector) awaitPromotion(ctx context.Context, pc *pgconn.PgConn, g *ge
 		if err := pc.Ping(ctx); err != nil { // with the answer comes what has changed
 			return true, err
 		}
-		if reader, err := c.isReader(ctx, pc, g); err != nil || !reader {
+		if reader, err := c.isReader(ctx, pc, t, g); err != nil || !reader {
 			return reader, err
 		}
 	}

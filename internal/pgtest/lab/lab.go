@@ -193,6 +193,20 @@ func (c *Cluster) Reader() *Instance {
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/AuroraPostgreSQL.BestPractices.FastFailover.html).
 func (c *Cluster) SetDNSLag(d time.Duration) { c.names.setLag(d) }
 
+// SettleDNS has all names lead to where they should, at once.
+func (c *Cluster) SettleDNS() { c.names.settle() }
+
+// AppDSN is the application's connection string for an instance's server past the front, for
+// what stands between the application and the cluster, as an RDS Proxy.
+func (c *Cluster) AppDSN(i *Instance) string {
+	u, err := url.Parse(c.adminDSN(i.server))
+	if err != nil {
+		return ""
+	}
+	u.User = url.UserPassword(User, c.password)
+	return u.String()
+}
+
 // Lookup resolves the cluster's names.
 func (c *Cluster) Lookup(ctx context.Context, host string) ([]string, error) {
 	return c.names.lookup(ctx, host)

@@ -50,6 +50,17 @@ func (n *names) point(host string, after time.Duration, addr netip.Addr) {
 	n.records[host] = r
 }
 
+func (n *names) settle() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for host, r := range n.records {
+		if r.next.IsValid() {
+			r.now, r.next = r.next, netip.Addr{}
+		}
+		n.records[host] = r
+	}
+}
+
 func (r record) settled() record {
 	if r.next.IsValid() && !time.Now().Before(r.from) {
 		r.now = r.next
