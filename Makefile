@@ -4,12 +4,14 @@
 # make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
 # make bench-proxytest  proxytest beside PgBouncer, and what idle clients cost
 # make pgx-suite   pgx's own tests through proxytest
+# make bench-failover  our pool and what people use today through a dozen faults, 10 runs of each (45 min; RUNS=1 for one)
+# make failover    the same for five faults, once, as a page: examples/failover.html
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
 MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint bench bench-proxytest pgx-suite rotations quickstart tidy fuzz
+.PHONY: test lint bench bench-failover bench-proxytest failover pgx-suite rotations quickstart tidy fuzz
 
 test:
 	@scripts/test.sh
@@ -31,6 +33,13 @@ bench-proxytest:
 # Some four minutes, most of them for tests of what RDS Proxy has not, which wait for it.
 pgx-suite:
 	cd internal/integration && go run ./pgxsuite
+
+RUNS := 10
+bench-failover:
+	go -C examples run ./failover -runs $(RUNS) -faults all -html failover.html
+
+failover:
+	go -C examples run ./failover
 
 quickstart:
 	go -C examples run ./quickstart

@@ -201,7 +201,8 @@ func WithExecMode(m pgx.QueryExecMode) Option {
 }
 
 // WithDialer replaces the TCP dialer, for tunnels and tests. TLS, authentication and
-// retries stay with this package.
+// retries stay with this package, and so does the watch over a *net.TCPConn that it
+// returns: see [WithPeerTimeout].
 func WithDialer(dial func(ctx context.Context, network, addr string) (net.Conn, error)) Option {
 	return func(o *options) {
 		if dial == nil {

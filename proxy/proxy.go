@@ -12,7 +12,24 @@
 // What comes back is pgx's own *pgxpool.Pool or *pgx.Conn, for sqlc, River, GORM, ent
 // and whatever else takes them. The package's work happens below: in the pool's dial
 // function, which performs the whole connect, retries included, and hands pgx a
-// connection that is ready. No statement is ever sent on its own behalf.
+// connection that is ready. No statement is ever sent on its own behalf to a proxy. A
+// cluster's instance may be asked for its role, where it does not tell by itself
+// (before PostgreSQL 14, and for a minute after a write was refused as read-only), and,
+// with [WithTopology], for the other instances.
+//
+// # Straight to a cluster
+//
+// A pool on a cluster endpoint uses connections to the writer and no others. A server in
+// recovery is not taken; a write that is refused as read-only (25006), or a writer that is found
+// elsewhere, costs the idle connections to the old one before a statement fails on them. A peer
+// that vanishes without a word is given up after 5 s ([WithPeerTimeout]), a name that leads
+// elsewhere while a connect waits is followed at once, and [WithTopology] does not wait for the name.
+//
+// On a reader endpoint (cluster-ro-) each connect goes to whichever reader the name leads to; AWS
+// spreads them, and the pool's limited lifetime spreads them anew when readers come and go. If
+// there is no reader the name leads to the writer, and so does the pool
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Aurora.Overview.Endpoints.html).
+// Writes that are refused there are the application's mistake: the connection stays.
 package proxy
 
 import (

@@ -19,7 +19,7 @@ import (
 const (
 	workFor    = 700 * time.Millisecond // before the fault
 	afterwards = time.Second            // when all are back
-	patience   = 75 * time.Second       // until all are back, beside the lag
+	patience   = 15 * time.Second       // until all are back, beside the lag
 	thinkTime  = 20 * time.Millisecond  // between a worker's transactions
 )
 

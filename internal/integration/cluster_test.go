@@ -363,3 +363,34 @@ func TestSwitchoversUnderLoad(t *testing.T) {
 	}
 }
 
+// A pool on the reader endpoint reads from readers, follows the name, and is told of a write that
+// it is one without losing the connection.
+func TestReaderEndpoint(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	writer := clusterPool(t, c, c.WriterHost())
+	exec(t, writer, "create table note (id int)")
+	pool := clusterPool(t, c, c.ReaderHost(), proxy.WithMaxConns(2))
+	waitFor(t, "the table to be there", func() bool { _, err := pool.Exec(t.Context(), "select from note"); return err == nil })
+	if id := whoServes(t, pool); id != c.Reader().ID() {
+		t.Errorf("served by %s", id)
+	}
+	open(t, pool)
+	before := sockets(t, pool)
+	_, err := pool.Exec(t.Context(), "insert into note values (1)")
+	if pgErr := new(pgconn.PgError); !errors.As(err, &pgErr) || pgErr.Code != "25006" {
+		t.Errorf("a write: %v", err)
+	}
+	for socket := range sockets(t, pool) {
+		if !before[socket] {
+			t.Error("the write cost a connection")
+		}
+	}
+	if _, err := c.Switchover(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	pool.Reset()
+	if id := whoServes(t, pool); id != c.Reader().ID() {
+		t.Errorf("after the switchover served by %s", id)
+	}
+}

@@ -188,7 +188,7 @@ const (
 // returns the connection inside TLS and the message.
 func (f *front) login(l *link) (net.Conn, []byte, error) {
 	_ = l.client.SetDeadline(time.Now().Add(loginTimeout))
-	code, first, err := readStartup(l.client)
+	code, _, err := readStartup(l.client)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -205,7 +205,8 @@ func (f *front) login(l *link) (net.Conn, []byte, error) {
 	if err := client.Handshake(); err != nil {
 		return nil, nil, err
 	}
-	if code, first, err = readStartup(client); err != nil {
+	code, first, err := readStartup(client)
+	if err != nil {
 		return nil, nil, err
 	}
 	if code != cancelRequest {
@@ -273,16 +274,16 @@ func refuse(client net.Conn, code, message string) error {
 
 func readStartup(r io.Reader) (code uint32, packet []byte, err error) {
 	const header, most = 8, 10000
-	packet = make([]byte, header)
-	if _, err := io.ReadFull(r, packet); err != nil {
+	var head [header]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
 		return 0, nil, err
 	}
-	length := binary.BigEndian.Uint32(packet)
+	length := binary.BigEndian.Uint32(head[:])
 	if length < header || length > most {
 		return 0, nil, fmt.Errorf("a startup packet of %d bytes", length)
 	}
-	packet = append(packet, make([]byte, length-header)...)
-	_, err = io.ReadFull(r, packet[header:])
+	packet = make([]byte, length)
+	_, err = io.ReadFull(r, packet[copy(packet, head[:]):])
 	return binary.BigEndian.Uint32(packet[4:]), packet, err
 }
 

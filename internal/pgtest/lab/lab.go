@@ -27,6 +27,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -115,7 +116,7 @@ func (c *Cluster) add(id string, server *pgtest.Server) error {
 	if err != nil {
 		return err
 	}
-	if i.front, err = newFront(tlsConfig, func() string { return net.JoinHostPort(server.Host(), fmt.Sprint(server.Port())) }); err != nil {
+	if i.front, err = newFront(tlsConfig, func() string { return net.JoinHostPort(server.Host(), strconv.Itoa(int(server.Port()))) }); err != nil {
 		return err
 	}
 	c.names.point(i.host, 0, i.addr)

@@ -1,0 +1,148 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/proxy"
+)
+
+// What WithTopology and WithPeerTimeout cannot work with is said before anything is dialled.
+func TestFailoverOptionsAreChecked(t *testing.T) {
+	t.Parallel()
+	const (
+		cluster  = "postgres://app:x@orders.cluster-abc.eu-west-1.rds.amazonaws.com/orders"
+		reader   = "postgres://app:x@orders.cluster-ro-abc.eu-west-1.rds.amazonaws.com/orders"
+		throughP = "postgres://app@orders.proxy-abc.eu-west-1.rds.amazonaws.com/orders"
+		custom   = "postgres://app:x@db.example.com/orders"
+		two      = "postgres://app:x@a.cluster-abc.eu-west-1.rds.amazonaws.com,b.cluster-abc.eu-west-1.rds.amazonaws.com/orders"
+	)
+	writer := proxy.WithEndpointKind(proxy.KindWriter)
+	for name, c := range map[string]struct {
+		url  string
+		opts []proxy.Option
+		want string // in the error; "" for none
+	}{
+		"cluster":               {cluster, []proxy.Option{proxy.WithTopology()}, ""},
+		"named instances":       {cluster, []proxy.Option{proxy.WithTopology("orders-1.abc.eu-west-1.rds.amazonaws.com", "orders-2.abc.eu-west-1.rds.amazonaws.com")}, ""},
+		"proxy":                 {throughP, []proxy.Option{proxy.WithTopology()}, "leave it out for a proxy"},
+		"reader":                {reader, []proxy.Option{proxy.WithTopology()}, "cluster endpoint"},
+		"custom domain":         {custom + "?sslmode=verify-full", []proxy.Option{proxy.WithTopology("?.example.com")}, "WithEndpointKind"},
+		"custom domain, writer": {custom, []proxy.Option{proxy.WithTopology("?.example.com"), writer}, ""},
+		"no pattern to derive":  {custom, []proxy.Option{proxy.WithTopology(), writer}, "give the pattern"},
+		"two hosts":             {two, []proxy.Option{proxy.WithTopology()}, "several hosts"},
+		"hostaddr":              {cluster + "?hostaddr=10.0.0.1", []proxy.Option{proxy.WithTopology()}, "hostaddr"},
+		"two patterns":          {cluster, []proxy.Option{proxy.WithTopology("?.a.example.com", "?.b.example.com")}, "more than one pattern"},
+		"no host name":          {cluster, []proxy.Option{proxy.WithTopology("orders-1:5432")}, "no host name"},
+		"peer timeout":          {cluster, []proxy.Option{proxy.WithPeerTimeout(time.Second)}, ""},
+		"peer timeout, short":   {cluster, []proxy.Option{proxy.WithPeerTimeout(5)}, "at least a second"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			pool, err := proxy.NewPool(t.Context(), c.url, c.opts...)
+			if err == nil {
+				pool.Close()
+			}
+			var cfgErr *proxy.ConfigError
+			switch {
+			case c.want == "" && err != nil:
+				t.Error(err)
+			case c.want != "" && !errors.As(err, &cfgErr):
+				t.Errorf("%v is no ConfigError", err)
+			case c.want != "" && !strings.Contains(err.Error(), c.want):
+				t.Errorf("%v does not say %q", err, c.want)
+			}
+		})
+	}
+}
+
+// The user's own hooks for taking a connection are asked as before, the deprecated one too.
+func TestAcquireHooksStay(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(cfg *pgxpool.Config, called *int){
+		"PrepareConn": func(cfg *pgxpool.Config, called *int) {
+			cfg.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { *called++; return true, nil }
+		},
+		"BeforeAcquire": func(cfg *pgxpool.Config, called *int) {
+			cfg.BeforeAcquire = func(context.Context, *pgx.Conn) bool { *called++; return true }
+		},
+		"ShouldPing": func(cfg *pgxpool.Config, called *int) {
+			cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { *called++; return false }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg, err := pgxpool.ParseConfig(newScripted(t, login).dsn() + "?sslmode=disable")
+			if err != nil {
+				t.Fatal(err)
+			}
+			called := 0
+			set(cfg, &called)
+			if err := proxy.Configure(cfg); err != nil {
+				t.Fatal(err)
+			}
+			pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pool.Close()
+			conn, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			conn.Release()
+			if called != 1 {
+				t.Errorf("called %d times", called)
+			}
+		})
+	}
+}
+
+// A statement on its own that waits for notifications needs a session of its own, straight to the
+// cluster: through RDS Proxy it would be pinned. Whoever listens has to connect anew when the
+// connection ends, and to look at what it missed meanwhile.
+func ExampleConnect_listen() {
+	listen := func(ctx context.Context, url string, look func(context.Context, *pgx.Conn) error) error {
+		conn, err := proxy.Connect(ctx, url, proxy.WithTopology()) // waits for the writer, also in a failover
+		if err != nil {
+			return err
+		}
+		defer conn.Close(context.WithoutCancel(ctx))
+		if _, err := conn.Exec(ctx, "listen orders"); err != nil {
+			return err
+		}
+		for {
+			if err := look(ctx, conn); err != nil { // first of all, and after each notification
+				return err
+			}
+			// A server that has vanished ends this after five seconds (WithPeerTimeout).
+			if _, err := conn.WaitForNotification(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	run := func(ctx context.Context) {
+		for ctx.Err() == nil {
+			err := listen(ctx, "postgres://app@orders.cluster-abc.eu-west-1.rds.amazonaws.com/orders",
+				func(context.Context, *pgx.Conn) error { return nil }) // select what is new
+			log.Print("listening again: ", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Second):
+			}
+		}
+	}
+	ended, end := context.WithCancel(context.Background())
+	end()
+	run(ended)
+	fmt.Println("done")
+	// Output: done
+}
