@@ -160,7 +160,7 @@ func (f finding) pause(ctx context.Context) {
 	case !f.verdict.Retryable():
 	case f.slow: // the server is overloaded
 		pause(ctx, 500*time.Millisecond+rand.N(time.Second))
-	case f.cause != ErrUnreachable: // it has answered, and should not have to all the time
+	case !errors.Is(f.cause, ErrUnreachable): // it has answered, and should not have to all the time
 		pause(ctx, rand.N(pauseCap-2*quickPause))
 	}
 }

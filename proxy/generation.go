@@ -175,7 +175,9 @@ func handedConnOf(pc *pgconn.PgConn) *handedConn {
 func dropUnusable(cfg *pgxpool.Config) {
 	prepare, ping := cfg.PrepareConn, cfg.ShouldPing
 	if before := cfg.BeforeAcquire; prepare == nil && before != nil { //nolint:staticcheck // the user's, which pgxpool would ignore beside PrepareConn
-		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil }
+		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { //nolint:unparam // pgxpool's type
+			return before(ctx, conn), nil
+		}
 	}
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if c := handedConnOf(conn.PgConn()); c != nil && !c.usable() {

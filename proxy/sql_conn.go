@@ -63,7 +63,11 @@ func (c *sqlConn) ResetSession(ctx context.Context) error {
 	if c.pgx.IsClosed() || c.pgx.PgConn().TxStatus() != 'I' {
 		return driver.ErrBadConn
 	}
-	if !c.from.shouldPing(ctx, pgxpool.ShouldPingParams{Conn: c.pgx, IdleDuration: time.Since(c.returned)}) {
+	ping := c.from.shouldPing(ctx, pgxpool.ShouldPingParams{Conn: c.pgx, IdleDuration: time.Since(c.returned)})
+	if below := handedConnOf(c.pgx.PgConn()); below != nil && !below.usable() {
+		return driver.ErrBadConn
+	}
+	if !ping {
 		return nil
 	}
 	if c.from.pingTimeout > 0 {

@@ -72,7 +72,7 @@ func TestAcquireHooksStay(t *testing.T) {
 			cfg.PrepareConn = func(context.Context, *pgx.Conn) (bool, error) { *called++; return true, nil }
 		},
 		"BeforeAcquire": func(cfg *pgxpool.Config, called *int) {
-			cfg.BeforeAcquire = func(context.Context, *pgx.Conn) bool { *called++; return true }
+			cfg.BeforeAcquire = func(context.Context, *pgx.Conn) bool { *called++; return true } //nolint:staticcheck // deprecated, and in use
 		},
 		"ShouldPing": func(cfg *pgxpool.Config, called *int) {
 			cfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { *called++; return false }

@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync"
 	"testing"
@@ -103,6 +104,24 @@ func TestNobodyStaysOnTheOldWriter(t *testing.T) {
 	open(t, around)
 	exec(t, around, "create table note (by text)")
 
+	db, err := proxy.OpenDB(t.Context(), c.URL(c.WriterHost()), proxy.WithLookup(c.Lookup), proxy.WithDialer(c.Dial), proxy.WithRootCAs(c.CA()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxIdleConns(size)
+	var held []*sql.Conn
+	for range size {
+		conn, err := db.Conn(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, conn)
+	}
+	for _, conn := range held {
+		_ = conn.Close()
+	}
+
 	old := c.Writer()
 	if err := old.SetReadOnly(t.Context(), true); err != nil {
 		t.Fatal(err)
@@ -140,8 +159,21 @@ func TestNobodyStaysOnTheOldWriter(t *testing.T) {
 			}
 		})
 	}
+	refused := 0
+	for range 2 * size {
+		if _, err := db.ExecContext(t.Context(), "insert into note values ($1)", "database/sql"); err != nil {
+			refused++
+			if pgErr := new(pgconn.PgError); !errors.As(err, &pgErr) || pgErr.Code != "25006" {
+				t.Errorf("database/sql: %v", err)
+			}
+		}
+	}
+	if refused != 1 {
+		t.Errorf("database/sql: %d writes refused, want the first alone", refused)
+	}
+
 	attempts := 0
-	err := retry.Tx(t.Context(), around, func(tx pgx.Tx) error {
+	err = retry.Tx(t.Context(), around, func(tx pgx.Tx) error {
 		attempts++
 		_, err := tx.Exec(t.Context(), "insert into note values ('retry.Tx')")
 		return err
