@@ -235,7 +235,7 @@ func (c *connector) tryAddresses(ctx context.Context, cfg *pgconn.Config, t *tar
 	var errs []error
 	for i, addr := range addrs {
 		share := c.attempt / time.Duration(len(addrs)-i) // a silent address leaves time for the next
-		if deadline, ok := ctx.Deadline(); ok {
+		if deadline, ok := ctx.Deadline(); ok && i < len(addrs)-1 { // the last one has until the context ends
 			share = min(share, time.Until(deadline)/time.Duration(len(addrs)-i))
 		}
 		conn, err := c.tryAddress(ctx, cfg, *t, addr, share)

@@ -94,7 +94,11 @@ func ourLoop(pool *pgxpool.Pool) func(context.Context, unit, func(error)) error 
 				ctx, cancel := context.WithTimeout(ctx, operation)
 				defer cancel()
 				policy := retry.Failover()
-				policy.Notify = func(a retry.Attempt) { failed(a.Err) }
+				policy.OnAttempt = func(_ context.Context, a retry.Attempt) {
+					if a.Err != nil && !a.Last {
+						failed(a.Err)
+					}
+				}
 				return retry.Tx(ctx, pool, func(tx pgx.Tx) error { return u.in(ctx, tx) }, retry.WithPolicy(policy))
 			}()
 			if err == nil {
