@@ -23,10 +23,11 @@ func look(conn net.Conn) sight {
 		n       int
 		peekErr error
 	)
-	err = raw.Read(func(fd uintptr) bool {
+	// Not raw.Read, which waits for its turn: pgconn reads in the background when one of its
+	// writes was slow, and such a read may stay behind on an idle connection until the next answer.
+	err = raw.Control(func(fd uintptr) {
 		var b [1]byte
 		n, _, peekErr = syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
-		return true
 	})
 	switch {
 	case err != nil:
