@@ -234,7 +234,7 @@ func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (
 func (c *connector) tryAddresses(ctx context.Context, cfg *pgconn.Config, t *target, addrs []string) (*handedConn, error) {
 	var errs []error
 	for i, addr := range addrs {
-		share := c.attempt / time.Duration(len(addrs)-i) // a silent address leaves time for the next
+		share := c.attempt / time.Duration(len(addrs)-i)            // a silent address leaves time for the next
 		if deadline, ok := ctx.Deadline(); ok && i < len(addrs)-1 { // the last one has until the context ends
 			share = min(share, time.Until(deadline)/time.Duration(len(addrs)-i))
 		}

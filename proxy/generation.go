@@ -170,15 +170,20 @@ func handedConnOf(pc *pgconn.PgConn) *handedConn {
 	return nil
 }
 
+// prepareHook is the user's hook for connections that are handed out, whichever of the two it is:
+// pgxpool ignores BeforeAcquire when PrepareConn is set, as we do.
+func prepareHook(cfg *pgxpool.Config) func(context.Context, *pgx.Conn) (bool, error) {
+	prepare, before := cfg.PrepareConn, cfg.BeforeAcquire //nolint:staticcheck // deprecated, and in use
+	if prepare != nil || before == nil {
+		return prepare
+	}
+	return func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil } //nolint:unparam // the hook's type
+}
+
 // dropUnusable puts the question in front of the user's own hooks: pgxpool destroys a connection
 // that PrepareConn refuses, and takes another.
 func dropUnusable(cfg *pgxpool.Config) {
-	prepare, ping := cfg.PrepareConn, cfg.ShouldPing
-	if before := cfg.BeforeAcquire; prepare == nil && before != nil { //nolint:staticcheck // the user's, which pgxpool would ignore beside PrepareConn
-		prepare = func(ctx context.Context, conn *pgx.Conn) (bool, error) { //nolint:unparam // pgxpool's type
-			return before(ctx, conn), nil
-		}
-	}
+	prepare, ping := prepareHook(cfg), cfg.ShouldPing
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if c := handedConnOf(conn.PgConn()); c != nil && !c.usable() {
 			return false, nil

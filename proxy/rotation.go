@@ -9,7 +9,6 @@ import (
 	"context"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -108,32 +107,15 @@ func (r *rotation) outdated(o opening) bool {
 // retire makes the pool close outdated connections instead of handing them out. The
 // user's own hook is asked about the others.
 func (r *rotation) retire(cfg *pgxpool.Config) {
-	next := cfg.PrepareConn
-	if before := cfg.BeforeAcquire; next == nil && before != nil { //nolint:staticcheck // pgxpool forgets it when PrepareConn is set
-		next = func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil } //nolint:unparam // the hook's type
-	}
+	next := prepareHook(cfg)
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
-		if h := findHanded(conn.PgConn().Conn()); h != nil && r.outdated(h.opening) {
+		if h := handedConnOf(conn.PgConn()); h != nil && r.outdated(h.opening) {
 			return false, nil
 		}
 		if next == nil {
 			return true, nil
 		}
 		return next(ctx, conn)
-	}
-}
-
-// findHanded looks for our connection below what a user's AfterNetConnect has put over it.
-func findHanded(conn net.Conn) *handedConn {
-	for {
-		if h, ok := conn.(*handedConn); ok {
-			return h
-		}
-		outer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			return nil
-		}
-		conn = outer.NetConn()
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/testcontainers/testcontainers-go"
@@ -105,9 +106,7 @@ func dockerProvider(ctx context.Context, getenv func(string) string) (*testconta
 	// would be remembered too.
 	ping, cancel := context.WithTimeout(context.WithoutCancel(ctx), daemonTimeout)
 	defer cancel()
-	// Its banner would stand in the middle of what a test or example prints, and the
-	// client can be told so no other way.
-	tclog.SetDefault(tclog.NewNoopLogger())
+	silence()
 	client, err := testcontainers.NewDockerClientWithOpts(ping)
 	if err != nil {
 		return nil, fmt.Errorf("no daemon answers: %w", err)
@@ -117,6 +116,11 @@ func dockerProvider(ctx context.Context, getenv func(string) string) (*testconta
 	}
 	return testcontainers.NewDockerProvider(testcontainers.WithLogger(tclog.NewNoopLogger()))
 }
+
+// silence takes away testcontainers' banner, which would stand in the middle of what a
+// test or example prints. Its client can be told so no other way than for the whole
+// process, which it reads from without a lock.
+var silence = sync.OnceFunc(func() { tclog.SetDefault(tclog.NewNoopLogger()) })
 
 // dialDaemon tries to reach a daemon given as in DOCKER_HOST.
 func dialDaemon(ctx context.Context, daemon string) error {

@@ -23,7 +23,10 @@
 //   - Pinning, decided by a lexer on the statement, with the log line RDS Proxy writes. RULES.md, beside
 //     this file, lists each rule with its source and how sure it is; [Rules] has the same.
 //   - Secrets that rotate ([WithSecret]): only the current version counts, and only its user.
-//   - Failover: idle client connections live on, the others are cut, new requests wait.
+//   - Failover: idle client connections live on, the others are cut, new requests wait. Blue/green
+//     switchover ([Proxy.Switchover]), and read-only endpoints ([WithReaders]).
+//   - Limits on the number and rate of client connections, and of IAM sign-ins; sign-in with MD5, and end-to-end IAM.
+//   - The reset of database connections that were pinned ([WithSessionReset]).
 //   - A client that goes away in mid-request: its database connection is closed, its query is not
 //     cancelled.
 //
@@ -35,9 +38,7 @@
 //
 // # What is not
 //
-//   - MD5 and SCRAM-SHA-256-PLUS, end-to-end IAM, Secrets Manager itself (see package secretstest).
-//   - Limits on the number and rate of client connections, IAM throttling.
-//   - Reader endpoints, blue/green switchover, session reset on release.
+//   - SCRAM-SHA-256-PLUS, and Secrets Manager itself (see package secretstest).
 //   - TLS 1.3 with ChaCha20 is accepted if the client insists (Go cannot switch it off).
 //   - SASLprep: keep passwords to ASCII, which is what RDS Proxy asks for as well.
 //   - SQL text that names a protocol-level prepared statement (EXECUTE, DEALLOCATE name): the
