@@ -53,22 +53,24 @@ type pass struct {
 // one call of leave.
 func (p *pass) enter(ctx context.Context) error {
 	for {
-		wait := p.claim()
-		if wait == nil {
-			break
+		if wait := p.claim(); wait != nil {
+			select {
+			case <-wait:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			continue
 		}
 		select {
-		case <-wait:
+		case p.g.slots <- struct{}{}:
+			p.held = true
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-	}
-	select {
-	case p.g.slots <- struct{}{}:
-		p.held = true
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
+		if p.claim() == nil { // and not: others have failed while this one waited for its slot
+			return nil
+		}
+		p.release()
 	}
 }
 

@@ -198,6 +198,8 @@ func dropUnusable(cfg *pgxpool.Config) {
 		if c == nil {
 			return ping(ctx, p)
 		}
+		// pgxpool counts from when the connect began, which may have been a while ago.
+		p.IdleDuration = min(p.IdleDuration, time.Since(c.opened))
 		if !c.usable() {
 			return false // PrepareConn, which is next, drops it: a ping would wait for nothing
 		}

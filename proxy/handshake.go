@@ -109,6 +109,7 @@ type handedConn struct {
 	tap     tap
 	remote  net.Addr
 	opening opening // the credentials it was opened with
+	opened  time.Time
 
 	generation *generation
 	deathsSeen uint64        // of the generation's
@@ -119,7 +120,7 @@ type handedConn struct {
 func handOver(conn net.Conn, l *loginReader) *handedConn {
 	return &handedConn{
 		Conn: conn, r: l.r, pending: append(l.recorded, l.buf...),
-		remote: cancelAddr{conn.RemoteAddr()},
+		remote: cancelAddr{conn.RemoteAddr()}, opened: time.Now(),
 	}
 }
 

@@ -23,6 +23,9 @@
 //   - Whatever the server undid and would undo again: constraint violations, syntax
 //     errors, cancelled statements, lock timeouts.
 //   - Errors of the application's own.
+//
+// What 500 callers that all retry look like from the server, with and without a pool of package proxy, is drawn in
+// https://github.com/aurorapgx/aurorapgx/blob/main/proxy/HERD.md.
 package retry
 
 import (

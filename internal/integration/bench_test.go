@@ -122,3 +122,25 @@ func BenchmarkTx(b *testing.B) {
 		func() error { return retry.Tx(ctx, pool, work) },
 		func() error { return pgx.BeginFunc(ctx, pool, work) })
 }
+
+// BenchmarkSettle: what settling adds to a transaction of one update, beside the same retry.Tx
+// without it. Round trips are in TestRoundTripsOfSettling.
+func BenchmarkSettle(b *testing.B) {
+	pool := newPool(b, database(b, shared), proxy.WithMaxConns(4))
+	ctx := context.Background()
+	if _, err := pool.Exec(ctx, "create table counter (n int); insert into counter values (0)"); err != nil {
+		b.Fatal(err)
+	}
+	work := func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, "update counter set n = n + 1")
+		return err
+	}
+	bare := func() error { return retry.Tx(ctx, pool, work) }
+	b.Run("xid", func(b *testing.B) {
+		comparePairs(b, 20, func() error { return retry.Tx(ctx, pool, work, retry.SettleCommits()) }, bare)
+	})
+	b.Run("ledger", func(b *testing.B) {
+		l := ledger(b, pool)
+		comparePairs(b, 20, func() error { return retry.Tx(ctx, pool, work, retry.SettleIn(l)) }, bare)
+	})
+}
