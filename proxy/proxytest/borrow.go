@@ -65,6 +65,8 @@ func (s *clientSession) wait() (*dbConn, error) {
 	if timeout <= 0 {
 		return nil, errBorrowTimeout
 	}
+	s.p.counters.borrowWaiting.Add(1)
+	defer s.p.counters.borrowWaiting.Add(-1)
 	if s.turn == nil {
 		s.turn = &waiter{key: s.info.key, grant: make(chan *dbConn, 1), none: make(chan struct{})}
 		s.turnTimer = time.NewTimer(patience)

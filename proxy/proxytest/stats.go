@@ -28,6 +28,7 @@ type Stats struct {
 	DatabaseConnectionsBorrowRequests         int64
 	DatabaseConnectionsBorrowRequestsAborted  int64 // not CloudWatch's meaning in all detail: the client went away while it waited
 	DatabaseConnectionsBorrowTimeouts         int64 // not in CloudWatch: answered with 08000
+	DatabaseConnectionsBorrowWaiting          int64 // not in CloudWatch: requests that wait for a connection now
 
 	DatabaseConnectionsBorrowLatency    time.Duration // sum over all borrows (CloudWatch: average, in µs)
 	DatabaseConnectionsBorrowLatencyMax time.Duration // not in CloudWatch
@@ -48,6 +49,7 @@ type counters struct {
 	dbRequests, dbSucceeded, dbFailed                        atomic.Int64
 	borrowed, inTransaction, pinned                          atomic.Int64
 	borrowRequests, borrowAborted, borrowTimeouts            atomic.Int64
+	borrowWaiting                                            atomic.Int64
 	borrowLatency, borrowLatencyMax                          atomic.Int64
 	queries, statements, namedStatements, reparsed, canceled atomic.Int64
 }
@@ -86,6 +88,7 @@ func (p *Proxy) Stats() Stats {
 		DatabaseConnectionsBorrowRequests:         c.borrowRequests.Load(),
 		DatabaseConnectionsBorrowRequestsAborted:  c.borrowAborted.Load(),
 		DatabaseConnectionsBorrowTimeouts:         c.borrowTimeouts.Load(),
+		DatabaseConnectionsBorrowWaiting:          c.borrowWaiting.Load(),
 		DatabaseConnectionsBorrowLatency:          time.Duration(c.borrowLatency.Load()),
 		DatabaseConnectionsBorrowLatencyMax:       time.Duration(c.borrowLatencyMax.Load()),
 		QueryRequests:                             c.queries.Load(),
