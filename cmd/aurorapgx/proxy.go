@@ -145,7 +145,7 @@ func (r *runningProxy) close() error {
 // sayGoodbye sums up, in the log.
 func (r *runningProxy) sayGoodbye() {
 	st := r.px.Stats()
-	r.log.Info(fmt.Sprintf("Stopped. Client connections: %d, of which pinned: %d. Borrow timeouts: %d.",
+	r.log.Info(fmt.Sprintf("aurorapgx: stopped. Client connections: %d, of which pinned: %d. Borrow timeouts: %d.",
 		st.ClientConnectionsSetupSucceeded, st.PinnedSessions, st.DatabaseConnectionsBorrowTimeouts))
 }
 
@@ -166,7 +166,7 @@ func (p *program) reportPins(pins []proxytest.Pin) error {
 	return errAnswered
 }
 
-// caFileWord is in every CA certificate of proxytest, and tells its files from other people's.
+// caCommonName is in every CA certificate of proxytest, and tells its files from other people's.
 const caCommonName = "aurorapgx proxytest CA"
 
 // checkCAFile makes sure that the file to be written is none of somebody else's, and takes away
