@@ -196,7 +196,7 @@ type statusPage struct {
 	MorePins                      int
 	Databases                     []databaseRow
 	MoreDatabases                 int
-	Clients                       []clientRow
+	Clients                       []proxytest.ClientConnection
 	MoreClients                   int
 	Strict                        bool
 	Leaks                         []proxytest.Leak
@@ -209,10 +209,6 @@ type databaseRow struct {
 	proxytest.DatabaseConnection
 
 	Pinned, InTransaction bool
-}
-
-type clientRow struct {
-	proxytest.ClientConnection
 }
 
 // page gathers what the page shows, at this moment.
@@ -229,7 +225,7 @@ func (r *runningProxy) page() statusPage {
 	for _, c := range clients {
 		borrowers[c.ID] = c
 		if len(p.Clients) < maxRows {
-			p.Clients = append(p.Clients, clientRow{c})
+			p.Clients = append(p.Clients, c)
 		}
 	}
 	p.MoreClients = len(clients) - len(p.Clients)
