@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"io"
 	"log/slog"
@@ -421,4 +422,35 @@ func TestStatusPageEscapes(t *testing.T) {
 	if err != nil || strings.Contains(b.String(), evil) || strings.Count(b.String(), "&lt;script&gt;") != 7 {
 		t.Errorf("%v\n%s", err, b.String())
 	}
+}
+
+// The settings that PROXY.md shows are settings, and all of them but for those that depend on the place.
+func TestProxyPage(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("PROXY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```json\n")
+	text, _, ok := strings.Cut(rest, "```")
+	if !ok {
+		t.Fatal("no settings in PROXY.md")
+	}
+	settings(t, world{stdin: text, env: map[string]string{"AURORAPGX_BACKEND": nowhere}}, "--config", "-")
+	var shown, all map[string]any
+	if err := errors.Join(json.Unmarshal([]byte(text), &shown), json.Unmarshal([]byte(asJSON(t, defaultProxySettings())), &all)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"backend", "host", "region", "endpointName", "endToEndIam", "allowPlaintext"} {
+		delete(all, name)
+	}
+	for name := range all {
+		if _, ok := shown[name]; !ok {
+			t.Errorf("%s is not shown", name)
+		}
+	}
+	// The command of the compose file, as far as a run that ends at once can tell.
+	_, rest, _ = strings.Cut(string(page), "command: >\n")
+	command, _, _ := strings.Cut(rest, "    environment:")
+	settings(t, world{env: map[string]string{"AURORAPGX_BACKEND": nowhere}}, strings.Fields(command)[2:]...)
 }
