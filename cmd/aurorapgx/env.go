@@ -60,7 +60,8 @@ func runEnv(_ context.Context, p *program, args []string) error {
 
 // stackOutput is an output as CloudFormation prints it.
 type stackOutput struct {
-	OutputKey, OutputValue string
+	OutputKey   string `json:"OutputKey"`
+	OutputValue string `json:"OutputValue"`
 }
 
 // readHandoff recognises what the AWS CLI prints of a stack's outputs or of its parameter, the
@@ -74,9 +75,13 @@ func readHandoff(data []byte) (aurora.Handoff, error) {
 		return fromOutputs(outputs)
 	}
 	var answer struct {
-		Stacks    []struct{ Outputs []stackOutput }
-		Outputs   json.RawMessage
-		Parameter struct{ Value string }
+		Stacks []struct {
+			Outputs []stackOutput `json:"Outputs"`
+		} `json:"Stacks"`
+		Outputs   json.RawMessage `json:"Outputs"`
+		Parameter struct {
+			Value string `json:"Value"`
+		} `json:"Parameter"`
 	}
 	if json.Unmarshal(data, &answer) == nil {
 		switch {
