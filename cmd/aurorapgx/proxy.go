@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
@@ -135,8 +136,8 @@ func listen(ctx context.Context, setting, addr string) (net.Listener, error) {
 // close takes down what startProxy has set up, the last of it first. It may be called again.
 func (r *runningProxy) close() error {
 	var errs []error
-	for i := len(r.undo) - 1; i >= 0; i-- {
-		errs = append(errs, r.undo[i]())
+	for _, undo := range slices.Backward(r.undo) {
+		errs = append(errs, undo())
 	}
 	r.undo = nil
 	return errors.Join(errs...)
@@ -184,7 +185,7 @@ func (s *proxySettings) checkCAFile() error {
 	case !isOwnCA(data):
 		return fmt.Errorf("caFile %s: there is a file of that name, which no aurorapgx proxy has written; name another, or remove it", s.CAFile)
 	}
-	return os.Remove(s.CAFile)
+	return os.Remove(s.CAFile) //nolint:gosec // the same
 }
 
 // writeCAFile puts the CA where the settings want it, whole or not at all: whoever waits for the

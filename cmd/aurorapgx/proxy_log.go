@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -92,9 +93,12 @@ func (r *runningProxy) summary() proxySummary {
 		q.Set("sslrootcert", r.caFile)
 		named.RawQuery = readable(q)
 		sum.NamedURL = named.String()
-		q.Del("hostaddr")
-		named.Host, named.RawQuery = net.JoinHostPort("localhost", strconv.Itoa(sum.Port)), readable(q)
-		sum.URL = named.String()
+		sum.URL = sum.NamedURL
+		if ip := net.ParseIP(q.Get("hostaddr")); ip.IsLoopback() { // also if it listens everywhere
+			q.Del("hostaddr")
+			named.Host, named.RawQuery = net.JoinHostPort("localhost", strconv.Itoa(sum.Port)), readable(q)
+			sum.URL = named.String()
+		}
 	}
 	if iam != "" {
 		file := ""
@@ -105,7 +109,7 @@ func (r *runningProxy) summary() proxySummary {
 			file, sum.Host, sum.Port, sum.Region, shellWord(iam))
 	}
 	if r.status.addr != "" {
-		sum.StatusURL = "http://" + r.status.addr + "/"
+		sum.StatusURL = "http://" + reachable(r.status.addr) + "/"
 	}
 	return sum
 }
@@ -118,7 +122,7 @@ func (r *runningProxy) users() []proxyUser {
 			return users
 		}
 	}
-	return append(users[:len(users):len(users)], proxyUser{Name: r.s.database.User, Auth: "iam"})
+	return append(slices.Clip(users), proxyUser{Name: r.s.database.User, Auth: "iam"})
 }
 
 func backendName(r *runningProxy) string {
@@ -126,6 +130,14 @@ func backendName(r *runningProxy) string {
 		return r.s.database.Host
 	}
 	return net.JoinHostPort(r.s.database.Host, strconv.Itoa(int(r.s.database.Port)))
+}
+
+// reachable is where something that listens on addr is to be found from this machine.
+func reachable(addr string) string {
+	if host, port, err := net.SplitHostPort(addr); err == nil && net.ParseIP(host).IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return addr
 }
 
 // readable leaves the slashes of file names alone.
@@ -150,7 +162,9 @@ func (r *runningProxy) announce() error {
 	st := r.p.style()
 	t := table{}
 	t.add("connect", sum.URL)
-	t.add("", sum.NamedURL)
+	if sum.NamedURL != sum.URL {
+		t.add("", sum.NamedURL)
+	}
 	for i, name := range sum.names {
 		t.add([]string{"users", ""}[min(i, 1)], name+": "+sum.Users[name])
 	}

@@ -142,7 +142,7 @@ func (s *proxySettings) accessKey(ctx context.Context, getenv func(string) strin
 		}
 		return k, nil
 	case inFile:
-		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) { //nolint:gosec // the file is the one the user names
 			return readKeyFile(ctx, path)
 		}
 		k.file = path
@@ -182,7 +182,7 @@ func writeWhole(path string, data []byte, mode os.FileMode) error {
 	_, err = f.Write(data)
 	err = errors.Join(err, f.Chmod(mode), f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), path)
+		err = os.Rename(f.Name(), path) //nolint:gosec // the file is the one the user names
 	}
 	if err != nil {
 		return errors.Join(err, os.Remove(f.Name()))

@@ -181,9 +181,14 @@ func (s *proxySettings) parseBackend() (err error) {
 	return fmt.Errorf("is no connection string%s; write postgres://USER:PASSWORD@HOST:PORT/DATABASE, with characters such as / @ : %% in the password percent-encoded", detail)
 }
 
+// hasPassword looks into both forms of a DSN.
 func hasPassword(dsn string) bool {
-	cfg, err := pgconn.ParseConfig(dsn)
-	return err != nil || cfg.Password != "" && strings.Contains(dsn, cfg.Password)
+	_, rest, isURL := strings.Cut(dsn, "://")
+	if end := strings.IndexAny(rest, "/?"); end >= 0 {
+		rest = rest[:end]
+	}
+	userinfo, _, hasUser := strings.Cut(rest, "@")
+	return isURL && hasUser && strings.Contains(userinfo, ":") || strings.Contains(dsn, "password")
 }
 
 // wrongSetting says what is wrong with a field, and what to write instead.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"html/template"
+	"net"
 	"net/http"
 	"slices"
 	"strconv"
@@ -52,7 +53,11 @@ func (r *runningProxy) serveStatus(ctx context.Context) (*statusServer, error) {
 	mux.HandleFunc("GET /{$}", r.servePage)
 	mux.HandleFunc("GET /metrics", r.serveMetrics)
 	mux.HandleFunc("GET /pins.json", r.servePins)
-	s.server = &http.Server{Handler: mux, ReadTimeout: statusTimeout, WriteTimeout: 2 * statusTimeout, IdleTimeout: statusIdle}
+	handler := http.Handler(mux)
+	if ip := listener.Addr().(*net.TCPAddr).IP; ip.IsLoopback() { //nolint:forcetypeassert // it listens on TCP
+		handler = localOnly(mux)
+	}
+	s.server = &http.Server{Handler: handler, ReadTimeout: statusTimeout, WriteTimeout: 2 * statusTimeout, IdleTimeout: statusIdle}
 	go func() {
 		defer close(s.done)
 		if err := s.server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
@@ -60,6 +65,22 @@ func (r *runningProxy) serveStatus(ctx context.Context) (*statusServer, error) {
 		}
 	}()
 	return s, nil
+}
+
+// localOnly refuses requests that name another host: a page on the web whose name suddenly leads to this
+// machine could read the answers otherwise.
+func localOnly(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host := r.Host
+		if name, _, err := net.SplitHostPort(host); err == nil {
+			host = name
+		}
+		if host != "localhost" && !net.ParseIP(strings.Trim(host, "[]")).IsLoopback() {
+			http.Error(w, "ask for localhost, or give --status an address that others may use", http.StatusForbidden)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // close lets requests that are being answered come to their end.

@@ -94,6 +94,22 @@ func get(t *testing.T, address string) (status int, body string) {
 	return answer.StatusCode, string(data)
 }
 
+// localStatus asks a server for a page of another host.
+func localStatus(t *testing.T, host, address string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host, req.Close = host, true
+	answer, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = answer.Body.Close()
+	return answer.StatusCode
+}
+
 // Signing in needs no database. All that was made is gone in the end, goroutines included.
 func TestProxy(t *testing.T) {
 	before := runtime.NumGoroutine()
@@ -123,10 +139,31 @@ func TestProxy(t *testing.T) {
 			t.Errorf("/%s: %d, no %q in\n%s", path, code, want, body)
 		}
 	}
+	if code := localStatus(t, "rebound.example:6433", s.StatusURL); code != http.StatusForbidden {
+		t.Errorf("for another host: %d", code)
+	}
 	if code, _ := get(t, s.StatusURL+"secret"); code != http.StatusNotFound {
 		t.Errorf("another path: %d", code)
 	}
+	// A statement waits for a database that is not there, also while the proxy is stopped.
+	answered := make(chan error, 1)
+	go func() {
+		_, err := conn.Exec(context.WithoutCancel(t.Context()), "select 1").ReadAll()
+		answered <- err
+	}()
+	waiting := func() bool {
+		_, metrics := get(t, s.StatusURL+"metrics")
+		return strings.Contains(metrics, "\naurorapgx_borrow_waiting 1\n")
+	}
+	for deadline := time.Now().Add(10 * time.Second); !waiting(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody waits")
+		}
+	}
 	r := s.stop()
+	if <-answered == nil {
+		t.Error("an answer from nowhere")
+	}
 	if r.code != exitOK || r.stdout != "" || !strings.Contains(r.stderr, "[INFO] aurorapgx: stopped. Client connections: 1, of which pinned: 0.") {
 		t.Errorf("%+v", r)
 	}
@@ -223,7 +260,7 @@ func TestProxySettingsFile(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ text, want string }{
 		{`{"maxConections": 3}`, `there is no field "maxConections" here; did you mean "maxConnections"?`},
-		{`{"users": [{"nmae": "app"}]}`, `there is no field "nmae" in users[0]; did you mean "name"?`},
+		{`{"users": [{"naem": "app"}]}`, `there is no field "naem" in users[0]; did you mean "name"?`},
 		{`{"users": [{"name": "app"}]}`, "users[0] (app) has no password"},
 		{`{"users": [{"name": "app", "auth": "kerberos"}]}`, `users[0] (app) has auth "kerberos"; write scram, md5 or iam`},
 		{`{"users": [{"name": "app", "password": "hunter2", "passwordFrom": "env:X"}]}`, "users[0] (app) has both password and passwordFrom"},
@@ -453,4 +490,23 @@ func TestProxyPage(t *testing.T) {
 	_, rest, _ = strings.Cut(string(page), "command: >\n")
 	command, _, _ := strings.Cut(rest, "    environment:")
 	settings(t, world{env: map[string]string{"AURORAPGX_BACKEND": nowhere}}, strings.Fields(command)[2:]...)
+}
+
+func TestReachable(t *testing.T) {
+	t.Parallel()
+	for addr, want := range map[string]string{
+		"[::]:6433": "localhost:6433", "0.0.0.0:1": "localhost:1", "127.0.0.1:2": "127.0.0.1:2", "10.0.0.5:3": "10.0.0.5:3",
+	} {
+		if got := reachable(addr); got != want {
+			t.Errorf("%s: %s, want %s", addr, got, want)
+		}
+	}
+	for dsn, want := range map[string]bool{
+		"postgres://app:a%40b@db/x": true, "host=db password=x": true, "postgres://db:5432/x?sslpassword=y": true,
+		"postgres://app@db:5432/x": false, "host=db user=app": false, "postgres://db:5432/x?application_name=a@b": false,
+	} {
+		if got := hasPassword(dsn); got != want {
+			t.Errorf("%s: %t", dsn, got)
+		}
+	}
 }
