@@ -73,13 +73,13 @@ func (s *clientSession) handleParse(body int) error {
 	if err != nil {
 		return s.refuseRequest(err, 'P', body)
 	}
-	keep := s.textBytes+body <= maxKeptText
+	keep := s.textBytes+body+statementSize <= maxKeptText
 	var pin *pinning
-	if !keep {
+	if !keep && !s.pinned {
 		// It cannot follow the session to another connection, so the session must stay.
 		pin = s.pin(db, s.judgedAs(ruleLongText, string(text)), true)
 	}
-	s.define(db, st)
+	s.define(db, st, keep)
 	s.queue.push(pending{kind: 'P', st: st})
 	s.open = true
 	s.mu.Unlock()
@@ -111,7 +111,7 @@ func (s *clientSession) sendParse(st *statement, tail int, keep bool) error {
 	s.mu.Lock()
 	if !st.dead { // an earlier error may have had it skipped
 		st.text = kept
-		s.textBytes += len(kept)
+		s.textBytes += st.size()
 	}
 	s.mu.Unlock()
 	return nil

@@ -12,7 +12,8 @@ import (
 )
 
 const (
-	maxKeptText           = 16 << 20 // bytes of statement text kept for a session
+	maxKeptText           = 16 << 20 // bytes kept of a session's statements
+	statementSize         = 512      // what a statement costs beside its text, generously
 	maxPreparedStatements = 1024     // kept on a database connection
 )
 
@@ -26,7 +27,16 @@ type statement struct {
 	confirmed   bool       // ParseComplete has come
 	closing     bool       // a Close is under way
 	dead        bool       // its Parse failed, or it is closed
+	passedOn    bool       // the database alone knows it
 	prev        *statement // what the name stood for before, until the Parse is confirmed
+}
+
+// size is what the statement takes of maxKeptText.
+func (st *statement) size() int {
+	if st.text == nil {
+		return 0
+	}
+	return len(st.text) + statementSize
 }
 
 // prepared is a statement as a database connection has it, or is about to.
@@ -41,7 +51,7 @@ type prepared struct {
 //
 // A name that is taken is sent under the database's name of the statement that has it: the database
 // then refuses it with 42P05 exactly if PostgreSQL would.
-func (s *clientSession) define(db *dbConn, st *statement) {
+func (s *clientSession) define(db *dbConn, st *statement, keep bool) {
 	old := s.names[st.clientName]
 	switch {
 	case st.clientName == "":
@@ -51,6 +61,10 @@ func (s *clientSession) define(db *dbConn, st *statement) {
 		st.backendName = old.backendName
 	case s.pinned: // nobody else uses this connection, and SQL may use the name
 		st.backendName = st.clientName
+		if !keep { // the session stays, with as many statements as the database bears
+			st.passedOn = true
+			return
+		}
 	default:
 		st.backendName = s.p.statementPrefix + strconv.FormatUint(st.id, 36)
 		s.evictPrepared(db)
@@ -125,7 +139,7 @@ func (s *clientSession) parsed(db *dbConn, entry pending) {
 		return
 	}
 	st := entry.st
-	if st == nil || st.dead {
+	if st == nil || st.dead || st.passedOn {
 		return
 	}
 	st.confirmed = true
@@ -174,7 +188,7 @@ func (s *clientSession) kill(st *statement) {
 		return
 	}
 	st.dead = true
-	s.textBytes -= len(st.text)
+	s.textBytes -= st.size()
 	st.text = nil
 	if s.names[st.clientName] != st {
 		return
