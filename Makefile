@@ -4,6 +4,8 @@
 # make rotations   100 rotations of a secret under load, in three set-ups: ten minutes
 # make bench-proxytest  proxytest beside PgBouncer, and what idle clients cost
 # make pgx-suite   pgx's own tests through proxytest
+# make clients     psql, pgbench and what is installed of Python's and Node's drivers through proxytest: a table
+# make storm       10,000 connects per second for 10 s at proxytest, in five ways: the rates that were reached
 # make bench-failover  our pool and what people use today through a dozen faults, 10 runs of each (45 min; RUNS=1 for one)
 # make failover    the same for five faults, once, as a page: examples/failover.html
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
@@ -11,7 +13,7 @@
 MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
-.PHONY: test lint bench bench-failover bench-proxytest failover pgx-suite rotations quickstart tidy fuzz
+.PHONY: test lint bench bench-failover bench-proxytest clients storm failover pgx-suite rotations quickstart tidy fuzz
 
 test:
 	@scripts/test.sh
@@ -33,6 +35,13 @@ bench-proxytest:
 # Some four minutes, most of them for tests of what RDS Proxy has not, which wait for it.
 pgx-suite:
 	cd internal/integration && go run ./pgxsuite
+
+clients:
+	cd internal/integration && go run ./clients
+
+# Without the race detector, which would take most of the machine.
+storm:
+	cd internal/integration && AURORAPGX_STORM=10s go test -count 1 -run TestHostileConnects -v .
 
 RUNS := 10
 bench-failover:

@@ -23,7 +23,7 @@ left out: $module, because there is no $tool on PATH"
 	fi
 	echo "== ${module} =="
 	if (cd "$module" && go vet ./... && go test -race -timeout 15m -v ./...) >"$log" 2>&1; then
-		if [ -n "${VERBOSE:-}" ]; then cat "$log"; else grep -E '^(ok|PostgreSQL for)|no test files' "$log"; fi
+		if [ -n "${VERBOSE:-}" ]; then cat "$log"; else grep -E '^(ok|PostgreSQL for)|no test files|LEFT OUT' "$log"; fi
 	else
 		status=1
 		cat "$log"
