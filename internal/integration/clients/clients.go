@@ -55,7 +55,7 @@ func (c client) version(ctx context.Context) (string, error) {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, path, c.probe...)
-	cmd.Env = append(cleanEnv(), "NODE_PATH=/usr/share/nodejs:/usr/lib/nodejs")
+	cmd.Env = append(cleanEnv(), nodePath())
 	out, err := cmd.CombinedOutput()
 	text := strings.TrimSpace(string(out))
 	if err != nil {

@@ -6,7 +6,6 @@ const assert = require('assert')
 
 async function main() {
   const config = { ssl: { ca: fs.readFileSync(process.env.PGSSLROOTCERT), servername: process.env.PGHOST } }
-  delete process.env.PGSSLMODE // pg's own reading of it knows no CA file of ours
   const client = new Client(config)
   await client.connect()
   if (check === 'scram' || check === 'iam') {
