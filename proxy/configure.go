@@ -4,6 +4,7 @@ package proxy
 // login, protocol, limits. Nothing here touches the network.
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -267,16 +269,51 @@ func (o *options) limit(cfg *pgxpool.Config, kind Kind, s settings) {
 
 // asCredentialsError says what a failing credential source means. The AWS SDK has
 // made its own retries by then; a timeout may still be worth another attempt.
-func asCredentialsError(err error, iam bool) error {
+func asCredentialsError(err error, who login) error {
 	if _, ok := errors.AsType[*ConfigError](err); ok {
 		return err
 	}
 	var netErr net.Error
 	e := &credentialsError{err: err, temporary: retry.Classify(err).Retryable() || errors.As(err, &netErr) || isTemporary(err)}
-	if iam {
-		e.hint = "no AWS credentials to sign an IAM token with: give the task or function a role, or set AWS_PROFILE on a laptop; WithCredentials or a password in the connection string do without IAM"
-	}
+	e.found = diagnoseSource(err, who)
 	return e
+}
+
+// diagnoseSource is what a failing source of credentials has met.
+func diagnoseSource(err error, who login) finding {
+	var (
+		secret *secrets.Error
+		sso    *ssocreds.InvalidTokenError
+	)
+	switch {
+	case errors.As(err, &secret):
+		t := secretUnusable
+		switch text := secret.Problem; {
+		case secret.Temporary():
+			t = secretUnavailable
+		case strings.Contains(text, "ResourceNotFoundException"):
+			t = secretMissing
+		case strings.Contains(text, "AccessDenied"), strings.Contains(text, "DecryptionFailure"):
+			t = secretDenied
+		}
+		f := t.found("secret", quote(secret.Secret))
+		if t == secretUnusable && secret.Fix != "" {
+			f.why, f.fix = f.why+": "+secret.Problem, secret.Fix
+		}
+		return f
+	case errors.As(err, &sso), strings.Contains(err.Error(), "SSO session has expired"):
+		return ssoExpired.found()
+	case who.iam != nil && errors.Is(err, context.DeadlineExceeded):
+		return awsCredentialsSilent.found()
+	case who.iam != nil:
+		return noAWSCredentials.found()
+	case who.rotation != nil && errors.Is(err, context.DeadlineExceeded):
+		return secretUnavailable.found()
+	case errors.Is(err, context.DeadlineExceeded):
+		return sourceSilent.found()
+	default:
+		return sourceFailed.found()
+	}
 }
 
 // isTemporary reports whether a secret could not be read for a reason that passes.

@@ -96,6 +96,9 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		}
 		policy.Attempts = 1
 	}
+	if who.once {
+		policy.Attempts = 1
+	}
 	var (
 		conn  *handedConn
 		last  error
@@ -317,6 +320,10 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	}
 	pc, err := pgconn.ConnectConfig(ctx, cfg)
 	if err != nil {
+		err = unwrapped(err)
+		if heard := read != nil && read.answered == nil; !heard && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", errSilent, err)
+		}
 		return nil, attemptError(ctx, err, conn != nil)
 	}
 	taken := time.Since(begun)
@@ -381,15 +388,21 @@ func onlyOnce(dial pgconn.DialFunc) pgconn.DialFunc {
 // attemptError takes the connect error out of pgconn's wrapper, which holds the
 // password, and adds what the context knows.
 func attemptError(ctx context.Context, err error, reached bool) error {
-	if connectErr, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		err = connectErr.Unwrap()
-	}
+	err = unwrapped(err)
 	if cause := context.Cause(ctx); cause != nil {
 		err = fmt.Errorf("%w: %w", cause, err)
 	}
 	var pgErr *pgconn.PgError
 	if !reached && !errors.As(err, &pgErr) {
 		err = fmt.Errorf("%w: %w", errNotThere, err)
+	}
+	return err
+}
+
+// unwrapped is the error without pgconn's wrapper.
+func unwrapped(err error) error {
+	if connectErr, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return connectErr.Unwrap()
 	}
 	return err
 }
@@ -415,13 +428,12 @@ func (c *connector) describe(t *target, tries *attempts, start time.Time, f find
 	if t == nil {
 		t = &c.targets[0]
 	}
-	cause := f.cause
-	if cause == nil {
-		cause = ErrUnreachable
+	if f.cause == nil {
+		f = diagnoseSilence(err, t.endpoint.Kind).found()
 	}
 	return &ConnectError{
 		Endpoint: t.endpoint, User: cmp.Or(tries.last.User, tries.login.user), Attempts: tries.count, Elapsed: time.Since(start),
-		Cause: cause, Hint: f.hint, err: err,
+		Cause: f.cause, Case: f.trouble.entry().name, Hint: f.hint(), found: f, err: err,
 	}
 }
 

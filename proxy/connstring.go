@@ -14,7 +14,10 @@ import (
 	"time"
 )
 
-const fromConnString = "connection string"
+const (
+	fromConnString = "connection string"
+	fromDefault    = "default"
+)
 
 // setting is one value with the place it came from, for errors.
 type setting struct{ value, source string }

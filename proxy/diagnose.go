@@ -9,24 +9,34 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"net"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/aurorapgx/aurorapgx/retry"
 )
 
-// finding is the diagnosis of one failed attempt.
+// finding is the diagnosis of one failed attempt: an entry of the catalogue, with what is
+// particular to this time.
 type finding struct {
-	cause   error
-	verdict retry.Verdict
-	hint    string
-	slow    bool // the server asked for fewer connects: pause longer
-	refused bool // the credentials were refused: other ones may do
+	trouble  trouble
+	cause    error
+	verdict  retry.Verdict
+	why, fix string
+	slow     bool // the server asked for fewer connects: pause longer
+	refused  bool // the credentials were refused: other ones may do
 }
 
-var again = finding{cause: ErrUnreachable, verdict: retry.NotExecuted}
+// hint is what an error says of it.
+func (f finding) hint() string {
+	if f.why == "" || f.fix == "" {
+		return f.why + f.fix
+	}
+	return f.why + ": " + f.fix
+}
 
 // diagnose looks at the error of one attempt against an endpoint of the given kind.
 func diagnose(err error, kind Kind) finding {
@@ -40,129 +50,172 @@ func diagnose(err error, kind Kind) finding {
 	)
 	switch {
 	case errors.As(err, &cfgErr):
-		return finding{cause: ErrCredentials, verdict: retry.Permanent}
+		f := credentialsUnfit.found()
+		f.why, f.fix = "", "" // the error says both
+		return f
 	case errors.As(err, &creds):
 		return diagnoseCredentials(creds)
 	case errors.As(err, &reader):
-		return finding{cause: ErrReader, verdict: retry.NotExecuted, hint: "after a failover the endpoint's DNS record follows within seconds"}
+		return leadsToReader.found()
 	case errors.As(err, &pgErr):
 		return diagnoseServer(pgErr, kind)
 	case errors.As(err, &certErr):
-		return finding{cause: ErrCertificate, verdict: retry.Permanent, hint: certificateHint(certErr, kind)}
+		return diagnoseCertificate(certErr, kind).found()
 	case errors.As(err, &dnsErr):
-		f := again
-		f.hint = "the name does not resolve; a new endpoint's name may take minutes to appear, and a private one resolves inside its VPC only"
-		return f
+		return diagnoseLookup(dnsErr).found()
 	case strings.Contains(err.Error(), "server refused TLS connection"):
-		return finding{cause: ErrTLSRefused, verdict: retry.Permanent, hint: "the server speaks no TLS; for a server without it, on a laptop say, write sslmode=disable"}
+		return noTLS.found()
 	case isOwnRefusal(err.Error()):
-		return finding{cause: ErrUnexpected, verdict: retry.Permanent, hint: "this client's own settings forbid what the server offers: look at require_auth, channel_binding, sslcertmode and min_protocol_version"}
+		return ownRefusal.found()
 	case isTLSAlert(err):
-		return finding{cause: ErrTLSRefused, verdict: retry.Permanent, hint: "client and server found no common TLS parameters, or something else than PostgreSQL answers on this port"}
+		if strings.Contains(err.Error(), "certificate required") || strings.Contains(err.Error(), "bad certificate") {
+			return clientCertificateWanted.found()
+		}
+		return noCommonTLS.found()
 	default:
-		f := again
-		f.hint = unreachableHint(err, kind)
-		return f
+		return diagnoseSilence(err, kind).found()
+	}
+}
+
+func diagnoseLookup(err *net.DNSError) trouble {
+	switch {
+	case err.IsNotFound:
+		return hostUnknown
+	case err.IsTimeout:
+		return resolverSilent
+	default:
+		return resolverFailed
 	}
 }
 
 func diagnoseCredentials(err *credentialsError) finding {
-	f := finding{cause: ErrCredentials, verdict: retry.NotExecuted, slow: true}
+	f := err.found
+	f.verdict = retry.NotExecuted
 	if !errors.Is(err, context.DeadlineExceeded) && !err.temporary {
 		f.verdict = retry.Permanent
 	}
-	f.hint = err.hint
 	return f
 }
 
-// diagnoseServer goes by SQLSTATE, and by text only where RDS Proxy uses one code for
-// several things. The texts: https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.troubleshooting.html
+// diagnoseServer goes by SQLSTATE, and by text only where one code stands for several
+// things. The texts of RDS Proxy: https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.troubleshooting.html
 func diagnoseServer(e *pgconn.PgError, kind Kind) finding {
-	permanent := func(cause error, hint string) finding {
-		return finding{cause: cause, verdict: retry.Permanent, hint: hint}
-	}
-	temporary := func(cause error, hint string) finding {
-		return finding{cause: cause, verdict: retry.NotExecuted, hint: hint}
-	}
+	says := func(text string) bool { return strings.Contains(e.Message, text) }
 	switch e.Code {
 	case "28P01", "28000":
-		return diagnoseRefusal(e, kind)
+		return diagnoseRefusal(e, kind).found()
 	case "0A000":
-		if strings.Contains(e.Message, "option") {
-			return permanent(ErrStartupParameter, "put the setting into the proxy's initialization query or ALTER ROLE ... SET")
+		if says("option") {
+			return parameterRefused.found()
 		}
-		return permanent(ErrUnexpected, "")
+	case "42704":
+		return parameterUnknown.found()
+	case "22023", "55P02":
+		return parameterInvalid.found()
 	case "3D000":
-		return permanent(ErrDatabaseNotFound, "check the name behind the last slash of the connection string")
+		return noDatabase.found()
 	case "42501":
-		return permanent(ErrNotPermitted, "GRANT CONNECT ON DATABASE ... TO the user")
+		if says("parameter") {
+			return parameterInvalid.found()
+		}
+		return connectNotGranted.found()
 	case "53300":
-		f := temporary(ErrTooManyConnections, "lower WithMaxConns, or raise the proxy's or the cluster's limits")
-		f.slow = true
-		return f
-	case "57P03", "57P01", "57P02":
-		return temporary(ErrStartingUp, "")
+		return diagnoseCrowd(e).found()
+	case "57P03":
+		if says("shutting down") {
+			return shuttingDown.found()
+		}
+		return startingUp.found()
+	case "57P01", "57P02":
+		return shuttingDown.found()
 	case "08000":
-		return temporary(ErrBorrowTimeout, "the proxy's pool is exhausted or the database is down: look at DatabaseConnectionsBorrowLatency and DatabaseConnectionsCurrentlySessionPinned")
+		return borrowTimeout.found()
+	case "53100", "53200":
+		return outOfResources.found()
 	case "XX000":
-		return diagnoseInternal(e)
+		return diagnoseInternal(e).found()
 	}
 	switch e.Code[:min(2, len(e.Code))] {
 	case "08", "53", "57", "58":
-		return temporary(ErrUnreachable, "")
+		return unreachable.found()
 	default:
-		return permanent(ErrUnexpected, "")
+		return unexpected.found()
+	}
+}
+
+// diagnoseCrowd tells whose limit is reached.
+func diagnoseCrowd(e *pgconn.PgError) trouble {
+	switch m := e.Message; {
+	case strings.Contains(m, "reserved"):
+		return reservedSlots
+	case strings.Contains(m, "for role"):
+		return roleLimit
+	case strings.Contains(m, "for database"):
+		return databaseLimit
+	case strings.Contains(m, "to the proxy"), strings.Contains(m, "to proxy"):
+		return proxyRate
+	default:
+		return tooManyClients
 	}
 }
 
 // diagnoseRefusal tells refused credentials from refused circumstances, which share
 // their codes.
-func diagnoseRefusal(e *pgconn.PgError, kind Kind) finding {
+func diagnoseRefusal(e *pgconn.PgError, kind Kind) trouble {
 	switch m := e.Message; {
 	case strings.Contains(m, "requires TLS"), strings.Contains(m, "only with SSL"):
-		return finding{cause: ErrTLSRefused, verdict: retry.Permanent, hint: "write sslmode=verify-full"}
+		return wantsTLS
 	case strings.Contains(m, "no pg_hba.conf entry"), strings.Contains(m, "pg_hba.conf rejects"):
 		// A resuming Aurora Serverless instance says this for a while without meaning it.
 		if kind.IsRDS() && !kind.IsProxy() && !strings.Contains(m, "no encryption") {
-			return finding{cause: ErrStartingUp, verdict: retry.NotExecuted, hint: "an instance that resumes from auto-pause says this for some seconds; one that goes on to say it has no rule for this client"}
+			return resuming
 		}
-		return finding{cause: ErrNotPermitted, verdict: retry.Permanent, hint: "the server's pg_hba.conf has no rule for this client, user and database, or wants TLS"}
-	case strings.Contains(m, "no credentials for the role"):
-		return finding{cause: ErrCredentialsRejected, verdict: retry.NotExecuted, refused: true, hint: "the proxy has no secret for this user: register one, or switch the proxy to end-to-end IAM (DefaultAuthScheme IAM_AUTH)"}
+		return noHBARule
+	case isNoCredentials(e):
+		return noProxySecret
 	case strings.Contains(m, "Enable IAM authentication"):
-		return finding{cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the proxy wants an IAM token: leave the password out of the connection string"}
+		return iamWanted
 	case strings.Contains(m, "DefaultAuthScheme"):
-		return finding{cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the proxy does not do IAM for this user: pass WithCredentials, or set the proxy's IAM authentication to required"}
+		return iamOff
+	case strings.Contains(m, "competing requests"):
+		return iamThrottled
+	case strings.Contains(m, "does not exist"):
+		return unknownRole
+	case strings.Contains(m, "not permitted to log in"):
+		return roleWithoutLogin
 	default:
-		return finding{cause: ErrCredentialsRejected, verdict: retry.NotExecuted, refused: true}
+		return passwordRejected
 	}
 }
 
 // diagnoseInternal reads the database's own error out of RDS Proxy's XX000.
-func diagnoseInternal(e *pgconn.PgError) finding {
+func diagnoseInternal(e *pgconn.PgError) trouble {
 	switch m := e.Message; {
 	case strings.Contains(m, "does not exist"):
-		return finding{cause: ErrDatabaseNotFound, verdict: retry.Permanent, hint: "check the name behind the last slash of the connection string"}
+		return noDatabase
 	case strings.Contains(m, "authentication failed"):
-		return finding{cause: ErrCredentialsRejected, verdict: retry.NotExecuted, slow: true, hint: "the proxy could not log in to the database: its secret and the user's password differ, as for a moment during rotation"}
+		return proxySecretStale
 	default:
-		return finding{cause: ErrUnreachable, verdict: retry.NotExecuted}
+		return proxyInternal
 	}
 }
 
-func certificateHint(err *tls.CertificateVerificationError, kind Kind) string {
+func diagnoseCertificate(err *tls.CertificateVerificationError, kind Kind) trouble {
 	text := err.Error()
 	switch {
 	case strings.Contains(text, "certificate is valid for"), strings.Contains(text, "not valid for any names"):
-		return "dial the endpoint by its RDS name: a CNAME of your own cannot be verified, nor used with IAM"
+		return certificateName
 	case strings.Contains(text, "expired or is not yet valid"):
-		return "check this machine's clock"
+		if strings.Contains(text, " is before ") {
+			return certificateEarly
+		}
+		return certificateExpired
 	case kind.IsProxy():
-		return "RDS Proxy's certificates come from Amazon Trust Services; something else answers here"
+		return proxyAuthority
 	case kind.IsRDS():
-		return "cluster endpoints use RDS's own CA: add sslrootcert=global-bundle.pem (https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem) or WithRootCAs"
+		return rdsAuthority
 	default:
-		return "add sslrootcert=FILE with the CA's certificate"
+		return otherAuthority
 	}
 }
 
@@ -184,14 +237,27 @@ func isOwnRefusal(text string) bool {
 	return false
 }
 
-func unreachableHint(err error, kind Kind) string {
-	switch {
+// diagnoseSilence is about what happens below PostgreSQL's protocol.
+func diagnoseSilence(err error, kind Kind) trouble {
+	switch text := err.Error(); {
+	case errors.Is(err, errSilent) && errors.Is(err, errNotThere):
+		return portSilent
 	case errors.Is(err, errSilent):
-		return "the server accepts no connection or does not answer: check the security group, and whether the host is reachable from this subnet"
+		return serverSilent
 	case errors.Is(err, context.DeadlineExceeded) && kind.IsProxy():
-		return "the proxy answers but does not finish the login, as while it waits for a database"
+		return borrowWaits
+	case errors.Is(err, context.DeadlineExceeded):
+		return cutOff
+	case errors.Is(err, syscall.ECONNREFUSED), strings.Contains(text, "connection refused"):
+		return portRefused
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return noRoute
+	case strings.Contains(text, "unknown message type"), strings.Contains(text, "invalid body length"):
+		return notPostgreSQL
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return loginHungUp
 	default:
-		return ""
+		return unreachable
 	}
 }
 
@@ -199,7 +265,7 @@ func unreachableHint(err error, kind Kind) string {
 type credentialsError struct {
 	err       error
 	temporary bool
-	hint      string
+	found     finding
 }
 
 func (e *credentialsError) Error() string { return e.err.Error() }

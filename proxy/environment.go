@@ -50,9 +50,11 @@ func (s settings) addEnvironment(lookup func(string) (string, bool)) error {
 	return s.checkValues()
 }
 
+var passwordVariables = map[string]string{"PGPASSWORD": "password", "PGPASSFILE": "passfile"}
+
 // addPassword takes a password from the environment, for hosts that are not RDS's.
 func (s settings) addPassword(lookup func(string) (string, bool)) {
-	for variable, key := range map[string]string{"PGPASSWORD": "password", "PGPASSFILE": "passfile"} {
+	for variable, key := range passwordVariables {
 		if value, ok := lookup(variable); ok && value != "" && !s.has(key) {
 			s[key] = setting{value, variable}
 		}

@@ -23,7 +23,8 @@ var (
 	// ErrCredentialsRejected: the server refused user name, password or token
 	// (28P01, 28000), also with freshly fetched ones.
 	ErrCredentialsRejected = errors.New("credentials rejected")
-	// ErrStartupParameter: RDS Proxy refused a startup parameter (0A000).
+	// ErrStartupParameter: RDS Proxy refused a startup parameter (0A000), or the server
+	// does not know it or take its value (42704, 22023).
 	ErrStartupParameter = errors.New("startup parameter refused")
 	// ErrDatabaseNotFound: the database does not exist (3D000).
 	ErrDatabaseNotFound = errors.New("database does not exist")
@@ -68,9 +69,11 @@ type ConnectError struct {
 	Attempts int           // how often it was tried
 	Elapsed  time.Duration // from the first attempt to the last failure
 	Cause    error         // one of this package's Err values
+	Case     string        // its name in the catalogue, FAILURES.md
 	Hint     string        // the likely reason and what to do about it
 
-	err error // the last attempt's error, and the context's if it ended the trying
+	found finding
+	err   error // the last attempt's error, and the context's if it ended the trying
 }
 
 func (e *ConnectError) Error() string {

@@ -21,3 +21,14 @@ func AmazonRoots(t *testing.T) (certs []*x509.Certificate) {
 		certs = append(certs, cert)
 	}
 }
+
+// CatalogueEntry is an entry of the catalogue, for the page about it.
+type CatalogueEntry struct{ Case, Step, Shows, Cause, Fix string }
+
+// Catalogue is the whole of it.
+func Catalogue() (entries []CatalogueEntry) {
+	for _, e := range catalogue[noTrouble+1:] {
+		entries = append(entries, CatalogueEntry{e.name, e.step, e.shows, e.cause, e.fix})
+	}
+	return entries
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -116,43 +117,65 @@ func (s *iamSigner) invalidate(ctx context.Context) {
 // isToken recognizes an IAM token in a password.
 func isToken(password string) bool { return strings.Contains(password, "X-Amz-Signature=") }
 
-// explainToken looks into a refused token for the reason, and names it. A token is a
-// presigned URL, so everything but the signature can be read. It returns "" if
-// password is no token, and never quotes it.
-func explainToken(password string, t target, user, region string, now time.Time) string {
+// tokenLifetime is how long a token can be used.
+// Source: https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.IAMDBAuth.html
+const tokenLifetime = 15 * time.Minute
+
+// claims are what a token says, without its signature: a token is a presigned URL, so
+// that everything but the signature can be read.
+type claims struct {
+	host, user, region, key string
+	signed                  time.Time
+	malformed, undated      bool
+}
+
+// readToken takes a token apart. It reports false if password is none.
+func readToken(password string) (claims, bool) {
 	host, query, ok := strings.Cut(password, "?")
-	host = strings.TrimSuffix(host, "/")
 	if !ok || !isToken(password) {
-		return ""
+		return claims{}, false
 	}
 	q, err := url.ParseQuery(query)
 	if err != nil {
-		return "the token is not a well-formed URL: it may have been cut or percent-encoded twice"
+		return claims{malformed: true}, true
 	}
-	signed, err := time.Parse("20060102T150405Z", q.Get("X-Amz-Date"))
-	if err != nil {
-		return "the token has no date"
+	c := claims{host: strings.TrimSuffix(host, "/"), user: q.Get("DBUser")}
+	if scope := strings.Split(q.Get("X-Amz-Credential"), "/"); len(scope) == 5 {
+		c.key, c.region = scope[0], scope[2]
 	}
-	scope := strings.Split(q.Get("X-Amz-Credential"), "/")
-	const lifetime = 15 * time.Minute
-	switch age := now.Sub(signed); {
-	case host != t.hostPort():
-		return fmt.Sprintf("the token was signed for host %s, and %s was dialled: sign for the host and port of the endpoint itself", host, t.hostPort())
-	case q.Get("DBUser") != user:
-		return fmt.Sprintf("the token was signed for the user %q, and %q logs in", q.Get("DBUser"), user)
-	case age > lifetime:
-		return fmt.Sprintf("the token is %s old, and tokens are valid for 15 minutes: sign one for each connect", age.Round(time.Second))
-	case len(scope) == 5 && region != "" && scope[2] != region:
-		return fmt.Sprintf("the token was signed for the region %s, and the endpoint is in %s", scope[2], region)
+	c.signed, err = time.Parse("20060102T150405Z", q.Get("X-Amz-Date"))
+	c.undated = err != nil
+	return c, true
+}
+
+// explainToken looks into a refused token for the reason. It finds no trouble if
+// password is no token, and never quotes it.
+func explainToken(password string, t target, user, region string, now time.Time) finding {
+	c, ok := readToken(password)
+	age := now.Sub(c.signed)
+	switch {
+	case !ok:
+		return finding{}
+	case c.malformed:
+		return tokenMalformed.found()
+	case c.undated:
+		return tokenUndated.found()
+	case c.host != t.hostPort():
+		return tokenHost.found("signed", c.host, "dialled", t.hostPort())
+	case c.user != user:
+		return tokenUser.found("signed", strconv.Quote(c.user), "user", strconv.Quote(user))
+	case age > tokenLifetime:
+		return tokenExpired.found("age", age.Round(time.Second).String())
+	case age < -tokenSkew:
+		return tokenEarly.found("ahead", (-age).Round(time.Second).String())
+	case c.region != "" && region != "" && c.region != region:
+		return tokenRegion.found("signed", c.region, "region", region)
+	case t.endpoint.Kind.IsProxy():
+		return tokenRejectedByProxy.found("signed", c.signed.Format(time.RFC3339))
 	default:
-		return fmt.Sprintf("the token names the right host, user and region and was signed at %s by this machine's clock: check that the role that signed it may rds-db:connect as this user, that the clock is right to within 5 minutes, and that the user %s",
-			signed.Format(time.RFC3339), userAdvice(t.endpoint.Kind))
+		return tokenRejected.found("signed", c.signed.Format(time.RFC3339))
 	}
 }
 
-func userAdvice(k Kind) string {
-	if k.IsProxy() {
-		return "has a secret registered with the proxy, or rds_iam with end-to-end IAM"
-	}
-	return "was granted rds_iam"
-}
+// tokenSkew is by how much the clock of who signs may be ahead.
+const tokenSkew = 5 * time.Minute

@@ -19,6 +19,11 @@ import (
 
 // configure wires a connector into cfg.
 func configure(cfg *pgxpool.Config, o *options, s settings) error {
+	_, err := wire(cfg, o, s)
+	return err
+}
+
+func wire(cfg *pgxpool.Config, o *options, s settings) (*connector, error) {
 	conn := cfg.ConnConfig
 	if o.execMode != nil {
 		conn.DefaultQueryExecMode = *o.execMode
@@ -27,15 +32,15 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 	delete(conn.RuntimeParams, "hostaddr")
 	targets, err := findTargets(&conn.Config, o, s, addrs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	first := targets[0].endpoint.Kind
 	conn.RuntimeParams, err = checkParameters(first, conn.RuntimeParams, s.sourceOf)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkProtocol(&conn.Config, first, s); err != nil {
-		return err
+		return nil, err
 	}
 	c := &connector{
 		targets: targets,
@@ -49,7 +54,7 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 	}
 	if c.login.iam != nil {
 		if err := checkIAM(&conn.Config, targets, c.login.iam, s); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	if o.attempt == nil && conn.ConnectTimeout > 0 {
@@ -72,12 +77,12 @@ func configure(cfg *pgxpool.Config, o *options, s settings) error {
 	}
 	c.base = attemptConfig(&conn.Config)
 	if c.topology, err = newTopology(o.failover, targets); err != nil {
-		return err
+		return nil, err
 	}
 	c.install(cfg)
 	o.limit(cfg, first, s)
 	dropUnusable(cfg)
-	return nil
+	return c, nil
 }
 
 func (p preset) budgetFor(k Kind) time.Duration {

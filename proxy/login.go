@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -42,6 +43,7 @@ type login struct {
 	// Close cannot end them but waits for them, so they make one attempt. pgxpool gives
 	// them, and no others, a deadline.
 	unasked bool
+	once    bool // one attempt, to learn what becomes of it
 }
 
 // attempts is what one connect remembers from attempt to attempt.
@@ -70,7 +72,7 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 		}
 	}
 	if err != nil {
-		return creds, asCredentialsError(err, a.login.iam != nil)
+		return creds, asCredentialsError(err, a.login)
 	}
 	fromSource := creds
 	if creds.User == "" {
@@ -114,10 +116,12 @@ func (e *sameCredentialsError) Unwrap() error { return e.refusal }
 // judge diagnoses a failed attempt in the light of those before it.
 func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
 	if _, ok := errors.AsType[*sameCredentialsError](err); ok {
-		return finding{refused: true, cause: ErrCredentialsRejected, verdict: retry.Permanent, hint: "the source had no other credentials to offer; " + a.refusalHint(t)}
+		f := a.rejectedLogin(diagnose(err, t.endpoint.Kind), err, t)
+		f.why, f.verdict = "the source had no other credentials to offer; "+f.why, retry.Permanent
+		return f
 	}
 	if _, ok := errors.AsType[*unchangedError](err); ok {
-		return finding{refused: true, cause: ErrCredentialsRejected, verdict: retry.NotExecuted, slow: true, hint: a.rejectedHint(err, t)}
+		return a.rejectedSecret(err, t)
 	}
 	f := diagnose(err, t.endpoint.Kind)
 	switch {
@@ -134,51 +138,54 @@ func (a *attempts) judge(ctx context.Context, err error, t *target) finding {
 func (a *attempts) judgeRefusal(ctx context.Context, f finding, err error, t *target) finding {
 	if r := a.login.rotation; r != nil {
 		r.refuse(a.last, err)
-	} else if a.refused != nil || a.login.fixed {
-		f.verdict = retry.Permanent
+		f = a.rejectedSecret(err, t)
+	} else {
+		f = a.rejectedLogin(f, err, t)
+		if a.refused != nil || a.login.fixed {
+			f.verdict = retry.Permanent
+		}
 	}
 	a.refused = err
 	f.slow = a.login.iam != nil // tokens are dated to the second: one signed at once would be the same
 	if a.login.rejected != nil {
 		a.login.rejected(ctx, a.given)
 	}
-	if f.hint == "" || a.login.rotation != nil {
-		f.hint = a.rejectedHint(err, t)
-	}
 	return f
 }
 
-// rejectedHint says what may be behind a refusal.
-func (a *attempts) rejectedHint(err error, t *target) string {
-	r := a.login.rotation
-	if r == nil {
-		return a.refusalHint(t)
-	}
+// rejectedSecret says what may be behind a refusal of what a rotating source has.
+func (a *attempts) rejectedSecret(err error, t *target) finding {
+	source, advice := "the source", "user name or password in it are not the database's"
 	if isNoCredentials(err) {
-		if why := r.alternates(t.endpoint.Kind); why != "" {
-			return why
+		if one, other := a.login.rotation.alternates(t.endpoint.Kind); other != "" {
+			return alternatingUsers.found("one", quote(one), "other", quote(other))
 		}
+		advice = "the proxy has no secret for this user: register this one with it"
 	}
-	hint := "the source"
 	if a.login.describe != nil {
-		hint = a.login.describe.String()
+		source = a.login.describe.String()
 	}
-	hint += " has not changed since the server refused it, as during a rotation between its steps setSecret and finishSecret; if none is under way, "
-	if isNoCredentials(err) {
-		return hint + "the proxy has no secret for this user: register this one with it"
-	}
-	return hint + "user name or password in it are not the database's"
+	return secretUnchanged.found("source", source, "advice", advice)
 }
 
-func (a *attempts) refusalHint(t *target) string {
+// rejectedLogin looks into a refused token for the reason.
+func (a *attempts) rejectedLogin(f finding, err error, t *target) finding {
+	if f.trouble != passwordRejected {
+		return f
+	}
+	if !isToken(a.last.Password) && strings.Contains(err.Error(), "AM authentication failed") { // IAM or PAM, of which RDS makes use for IAM
+		wanted := iamWanted.found()
+		wanted.verdict, wanted.refused = f.verdict, f.refused
+		return wanted
+	}
 	region := t.endpoint.Region
 	if a.login.iam != nil {
 		region, _ = a.login.iam.region(t.endpoint)
 	}
-	if why := explainToken(a.last.Password, *t, a.last.User, region, time.Now()); why != "" {
-		return why
+	if token := explainToken(a.last.Password, *t, a.last.User, region, time.Now()); token.trouble != noTrouble {
+		return token
 	}
-	return "user name or password is wrong; after a rotation the source must return the new one"
+	return f
 }
 
 // newLogin decides where user name and password come from.

@@ -93,17 +93,22 @@ func Connect(ctx context.Context, connString string, opts ...Option) (*pgx.Conn,
 	if err != nil {
 		return nil, err
 	}
-	cfg.ConnConfig.Tracer = nil // it serves the pool alone
+	return connectThrough(ctx, cfg.ConnConfig)
+}
+
+// connectThrough makes a connection of a configuration that a connector is installed in.
+func connectThrough(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
+	cfg.Tracer = nil // it serves the pool alone
 	var failed error
-	dial := cfg.ConnConfig.DialFunc
-	cfg.ConnConfig.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
 		if network == "tcp" || network == "unix" {
 			failed = err
 		}
 		return conn, err
 	}
-	conn, err := pgx.ConnectConfig(ctx, cfg.ConnConfig)
+	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if failed != nil {
 		return nil, failed // pgx keeps no more than "timeout" of an error that a deadline is part of
 	}
@@ -157,6 +162,21 @@ func collect(opts []Option) (*options, error) {
 // parse reads the connection string, lets the environment fill its gaps, and builds a
 // configuration of it.
 func parse(ctx context.Context, connString string, opts []Option) (*pgxpool.Config, error) {
+	r, err := read(ctx, connString, opts)
+	if err != nil {
+		return nil, err
+	}
+	return r.cfg, configure(r.cfg, r.options, r.settings)
+}
+
+// reading is a connection string that has been read, and is well-formed.
+type reading struct {
+	options  *options
+	settings settings
+	cfg      *pgxpool.Config
+}
+
+func read(ctx context.Context, connString string, opts []Option) (*reading, error) {
 	o, err := collect(opts)
 	if err != nil {
 		return nil, err
@@ -191,7 +211,7 @@ func parse(ctx context.Context, connString string, opts []Option) (*pgxpool.Conf
 	if err != nil {
 		return nil, err
 	}
-	return cfg, configure(cfg, o, s)
+	return &reading{options: o, settings: s, cfg: cfg}, nil
 }
 
 // pgxConfig lets pgx read the settings. Those that this package sees to itself are

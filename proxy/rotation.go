@@ -54,17 +54,14 @@ func (r *rotation) named(user string) {
 	}
 }
 
-// alternates is what to say of a source that has named more than one user, behind an
-// RDS Proxy; or "".
-func (r *rotation) alternates(kind Kind) string {
+// alternates are the two users that a source behind an RDS Proxy has named, or nothing.
+func (r *rotation) alternates(kind Kind) (one, other string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !kind.IsProxy() || len(r.users) < 2 {
-		return ""
+		return "", ""
 	}
-	return "the secret alternates between the users " + quote(r.users[0]) + " and " + quote(r.users[1]) + ", and alternating-user rotation does not work behind RDS Proxy: " +
-		"the proxy knows the user of AWSCURRENT only, and with each rotation ends the sessions of the other and refuses its logins (https://github.com/aws/aws-cdk/issues/25568); " +
-		"rotate with the single-user strategy, whose gap this library sits out, or log in with IAM, or connect to the cluster's own endpoint"
+	return r.users[0], r.users[1]
 }
 
 // opened notes with which credentials a connection was opened: creds, the answer to
@@ -86,7 +83,8 @@ func (r *rotation) opened(creds secrets.Credentials, asked uint64, kind Kind) op
 	}
 	r.mu.Unlock()
 	if switched {
-		if why := r.alternates(kind); why != "" {
+		if one, other := r.alternates(kind); other != "" {
+			why := alternatingUsers.found("one", quote(one), "other", quote(other)).hint()
 			r.log.Warn("aurorapgx: alternating users behind RDS Proxy", slog.String("reason", why))
 		}
 	}

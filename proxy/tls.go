@@ -26,9 +26,9 @@ func (s settings) checkSSLMode(rds, local, iam bool) error {
 	mode, source := s.get("sslmode"), s["sslmode"].source
 	switch {
 	case mode == "" && local && !rds && !iam:
-		s["sslmode"] = setting{"disable", fromConnString}
+		s["sslmode"] = setting{"disable", fromDefault}
 	case mode == "":
-		s["sslmode"] = setting{"verify-full", fromConnString}
+		s["sslmode"] = setting{"verify-full", fromDefault}
 	case mode == "verify-full":
 	case source == "PGSSLMODE" && !local:
 		return &ConfigError{
