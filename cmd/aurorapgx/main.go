@@ -30,6 +30,7 @@ var verbs = []verb{
 	{"budget", "divide the database's connections over tasks and functions", runBudget},
 	{"sql", "print the SQL that creates users, schemas and grants", runSQL},
 	{"env", "print a service's environment from a deployed stack's outputs", runEnv},
+	{"check", "find out why a service cannot connect", runCheck},
 	{"proxy", "run an RDS Proxy for tests in front of any PostgreSQL", runProxy},
 	{"version", "print the version of this program", runVersion},
 }
