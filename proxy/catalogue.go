@@ -61,6 +61,7 @@ const (
 	loginHungUp
 	notPostgreSQL
 	cutOff
+	cancelled
 	unreachable
 
 	noTLS
@@ -191,6 +192,11 @@ var catalogue = [endOfCatalogue]entry{
 		name: "deadline", step: stepLogin, shows: "context deadline exceeded", err: ErrUnreachable, verdict: retry.NotExecuted,
 		cause: "the time given was over before the login was",
 		fix:   "give the context, or WithAttemptTimeout, more time; if that does not help the server is overloaded",
+	},
+	cancelled: {
+		name: "cancelled", step: stepLogin, shows: "context canceled", err: ErrUnreachable, verdict: retry.NotExecuted,
+		cause: "the caller's context was cancelled before the login was done",
+		fix:   "find out who cancelled it: often a client that went away, or a shutdown",
 	},
 	unreachable: {
 		name: "unreachable", step: stepLogin, shows: "08xxx, 53xxx, 57xxx, 58xxx, or a network error", err: ErrUnreachable, verdict: retry.NotExecuted,
@@ -465,7 +471,7 @@ var catalogue = [endOfCatalogue]entry{
 	startingUp: {
 		name: "starting-up", step: stepLogin, shows: "57P03: the database system is starting up", err: ErrStartingUp, verdict: retry.NotExecuted,
 		cause: "the server is starting or recovering",
-		fix:   "wait: this library tries again until the connect budget ends",
+		fix:   "give it time: NewPool and Connect go on trying until the connect budget ends",
 	},
 	shuttingDown: {
 		name: "shutting-down", step: stepLogin, shows: "57P01, 57P02, 57P03: the database system is shutting down", err: ErrStartingUp, verdict: retry.NotExecuted,

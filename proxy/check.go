@@ -71,8 +71,9 @@ func (r *Report) Step(name string) Step {
 // variables, DNS, TCP to each address, TLS, the credentials, one login, and behind an RDS
 // Proxy the first statement; then it looks at the server's role, clock and settings.
 //
-// The error is what Connect returns, a [*ConfigError] or a [*ConnectError], or nil if all is
-// well; the report, which is never nil, holds the likely cause and the fix. Where Connect tries
+// The error is what Connect returns, a [*ConfigError], a [*ConnectError], or one that wraps
+// [ErrCredentials] where a secret should have named the host; it is nil if all is
+// well. The report, which is never nil, holds the likely cause and the fix. Where Connect tries
 // again, Check makes one attempt: [Report.Passing] tells that another may succeed.
 //
 // Check ends with ctx, and without a deadline in it when the attempt timeout

@@ -31,7 +31,11 @@ func (c *check) probe(ctx context.Context, t *target) {
 	}
 	defer conn.Close()
 	if t.tls == nil {
-		c.note(Step{Name: stepTLS, Status: StatusSkipped, Summary: "none: sslmode=disable (" + c.settings.sourceOf("sslmode") + "), or a unix socket"})
+		why := "sslmode=disable (" + c.settings.sourceOf("sslmode") + ")"
+		if isSocket(t.endpoint.Host) {
+			why = "a unix socket"
+		}
+		c.note(Step{Name: stepTLS, Status: StatusSkipped, Summary: "none: " + why})
 		return
 	}
 	c.shakeHands(ctx, t, conn)

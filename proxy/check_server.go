@@ -3,6 +3,7 @@ package proxy
 // The steps of a Check about who logs in, and what it finds behind the login.
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -28,6 +29,8 @@ func (c *check) askSource(ctx context.Context, t *target) {
 		step.Summary = "an IAM token, signed here"
 	case who.fixed && creds.Password == "":
 		step.Summary = "user " + quote(creds.User) + " without a password"
+	case who.fixed && !c.settings.has("password"):
+		step.Summary = fmt.Sprintf("user %s with a password from the password file", quote(creds.User))
 	case who.fixed:
 		step.Summary = fmt.Sprintf("user %s with the password from %s", quote(creds.User), c.settings.sourceOf("password"))
 	case who.describe != nil:
@@ -72,7 +75,7 @@ func (s *iamSigner) describe(ctx context.Context) []string {
 	if err != nil {
 		return nil
 	}
-	line := "AWS credentials from " + orDefault(creds.Source, "an unnamed provider")
+	line := "AWS credentials from " + cmp.Or(creds.Source, "an unnamed provider")
 	if creds.AccountID != "" {
 		line += ", account " + creds.AccountID
 	}
@@ -83,13 +86,6 @@ func (s *iamSigner) describe(ctx context.Context) []string {
 		line += ", until " + creds.Expires.UTC().Format(time.RFC3339)
 	}
 	return []string{line}
-}
-
-func orDefault(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
 }
 
 // firstQuery makes an RDS Proxy lend a database connection.

@@ -248,6 +248,8 @@ func diagnoseSilence(err error, kind Kind) trouble {
 		return borrowWaits
 	case errors.Is(err, context.DeadlineExceeded):
 		return cutOff
+	case errors.Is(err, context.Canceled):
+		return cancelled
 	case errors.Is(err, syscall.ECONNREFUSED), strings.Contains(text, "connection refused"):
 		return portRefused
 	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):

@@ -105,3 +105,16 @@ func ExampleParseEndpoint() {
 	// cluster reader, "us-east-1", <nil>
 	// other, "", <nil>
 }
+
+func ExampleCheck() {
+	report, err := proxy.Check(context.Background(), "postgres://app@app.proxy-abc.eu-west-1.rds.amazonaws.com/orders?statement_timeout=5s")
+	if err != nil {
+		fmt.Println(report.Case)
+		fmt.Println(report.Cause)
+		fmt.Println(report.Fix)
+	}
+	// Output:
+	// connection-string
+	// connection string: RDS Proxy refuses the startup parameter "statement_timeout"
+	// set it per role: ALTER ROLE app SET statement_timeout = '5s', or in the proxy's initialization query
+}
