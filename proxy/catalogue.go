@@ -50,6 +50,12 @@ const (
 	badHost
 	badEnvironment
 	badOption
+	weakTLS
+	rootsUnusable
+	proxyProtocol
+	iamRegion
+	iamForbidden
+	twoLogins
 
 	hostUnknown
 	resolverSilent
@@ -142,6 +148,13 @@ var catalogue = [endOfCatalogue]entry{
 	badHost:        {name: "host-name", step: stepParse, shows: "host: ...", cause: "the host is no host name, or a misspelt RDS endpoint: {problem}", fix: "{fix}"},
 	badEnvironment: {name: "environment", step: stepEnvironment, shows: "PGOPTIONS: ..., PGSSLMODE: ..., PGSERVICE: ...", cause: "the variable {variable} changes the connection for the worse: {problem}", fix: "{fix}"},
 	badOption:      {name: "option", step: stepParse, shows: "WithIAM: ..., WithMaxConns: ..., TLSConfig: ...", cause: "an option or a field of the configuration is wrong: {problem}", fix: "{fix}"},
+
+	weakTLS:       {name: "tls-not-verified", step: stepParse, shows: "sslmode=... does not prove who answers, falls back to plaintext", cause: "TLS would be missing or unverified where it must not be: {problem}", fix: "{fix}"},
+	rootsUnusable: {name: "root-certificates", step: stepParse, shows: "sslrootcert cannot be read, contains no certificate", cause: "the file of root certificates is of no use: {problem}", fix: "{fix}"},
+	proxyProtocol: {name: "proxy-protocol", step: stepParse, shows: "RDS Proxy does not support sslnegotiation=direct, channel binding, protocol 3.2", cause: "RDS Proxy does not speak what is asked for: {problem}", fix: "{fix}"},
+	iamRegion:     {name: "iam-region", step: stepParse, shows: "WithIAM: ... region ...", cause: "it is not known for which region to sign IAM tokens, or it is the wrong one: {problem}", fix: "{fix}"},
+	iamForbidden:  {name: "iam-forbidden", step: stepParse, shows: "require_auth or channel_binding forbids IAM tokens", cause: "a setting forbids the login with an IAM token: {problem}", fix: "{fix}"},
+	twoLogins:     {name: "two-logins", step: stepParse, shows: "it has a password, and WithCredentials supplies one", cause: "two ways to log in are given: {problem}", fix: "{fix}"},
 
 	hostUnknown: {
 		name: "dns-not-found", step: stepDNS, shows: "no such host", err: ErrUnreachable, verdict: retry.NotExecuted,
@@ -530,12 +543,14 @@ func (t trouble) found(pairs ...string) finding {
 func configTrouble(e *ConfigError) finding {
 	t := badOption
 	switch {
+	case strings.HasPrefix(e.Source, "PG"):
+		t = badEnvironment
+	case e.trouble != noTrouble:
+		t = e.trouble
 	case e.Source == fromConnString:
 		t = badConnString
 	case e.Source == "host":
 		t = badHost
-	case strings.HasPrefix(e.Source, "PG"):
-		t = badEnvironment
 	}
 	f := t.found("variable", e.Source)
 	f.why, f.fix = e.Source+": "+e.Problem, e.Fix

@@ -151,6 +151,9 @@ func (c *check) fail(f finding, err error) {
 	step.Status = StatusFailed
 	if step.Summary = err.Error(); f.trouble >= hostUnknown {
 		step.Summary = c.report.Cause
+		if failed, ok := errors.AsType[*ConnectError](err); ok {
+			err = failed.err // without the hint, which is said already
+		}
 		step.Details = append(step.Details, err.Error())
 	}
 	c.add(step)
@@ -222,7 +225,7 @@ func (s settings) tell() []string {
 // lookAround reports the PG* variables: which of them count and which do not.
 func (c *check) lookAround() {
 	step := Step{Name: stepEnvironment, Status: StatusOK, Summary: "no PG* variable changes the connection"}
-	leaks := 0
+	var leaks []string
 	tell := func(variable, key, why string) {
 		value, ok := os.LookupEnv(variable)
 		if !ok || value == "" {
@@ -232,7 +235,7 @@ func (c *check) lookAround() {
 			value = "(not shown)"
 		}
 		if c.settings[key].source == variable {
-			leaks++
+			leaks = append(leaks, variable)
 			step.Status, why = StatusWarning, "used"
 		}
 		step.Details = append(step.Details, fmt.Sprintf("%s = %s (%s)", variable, value, why))
@@ -246,8 +249,8 @@ func (c *check) lookAround() {
 	for variable, key := range passwordVariables {
 		tell(variable, key, "not used")
 	}
-	if leaks > 0 {
-		step.Summary = fmt.Sprintf("%d PG* variables change what the connection string says", leaks)
+	if leaks != nil {
+		step.Summary = "set here and not in the connection string: " + strings.Join(leaks, ", ")
 	}
 	c.add(step)
 }

@@ -54,7 +54,25 @@ var provocations = map[string]func(t *testing.T) provoked{
 		return provoked{conn: "postgres://app@" + proxyHost + "/orders"}
 	},
 	"option": func(*testing.T) provoked {
+		return provoked{"postgres://app:x@db.example.com/orders", []proxy.Option{proxy.WithMaxConns(0)}}
+	},
+	"tls-not-verified": func(*testing.T) provoked {
+		return provoked{conn: "postgres://app@" + proxyHost + "/orders?sslmode=require"}
+	},
+	"root-certificates": func(*testing.T) provoked {
+		return provoked{conn: "postgres://app@" + clusterHost + "/orders?sslrootcert=/nonexistent.pem"}
+	},
+	"proxy-protocol": func(*testing.T) provoked {
+		return provoked{conn: "postgres://app@" + proxyHost + "/orders?sslnegotiation=direct"}
+	},
+	"iam-region": func(*testing.T) provoked {
 		return provoked{"postgres://app@db.example.com/orders", []proxy.Option{proxy.WithIAM("")}}
+	},
+	"iam-forbidden": func(*testing.T) provoked {
+		return provoked{conn: "postgres://app@" + proxyHost + "/orders?require_auth=scram-sha-256"}
+	},
+	"two-logins": func(*testing.T) provoked {
+		return provoked{"postgres://app:" + password + "@" + proxyHost + "/orders", []proxy.Option{proxy.WithIAM("")}}
 	},
 
 	"dns-not-found": func(t *testing.T) provoked { return provoked{"postgres://app:x@db.example.com/orders", dns(t, 3)} },
@@ -207,7 +225,7 @@ var provocations = map[string]func(t *testing.T) provoked{
 		return p
 	},
 	"startup-parameter":             kindCase(proxy.KindProxy, refuse("0A000", "Feature not supported: RDS Proxy currently doesn’t support the option statement_timeout.")),
-	"startup-parameter-unknown":     scriptedCase(refuse("42704", `unrecognized configuration parameter "statment_timeout"`)),
+	"startup-parameter-unknown":     scriptedCase(refuse("42704", `unrecognized configuration parameter "work_memory"`)),
 	"startup-parameter-invalid":     scriptedCase(refuse("22023", `invalid value for parameter "TimeZone": "Mars/Phobos"`)),
 	"database-not-found":            scriptedCase(refuse("3D000", `database "orders" does not exist`)),
 	"connect-not-granted":           scriptedCase(refuse("42501", `permission denied for database "orders"`)),

@@ -87,9 +87,9 @@ func (s settings) checkLogin(o *options, rds bool) error {
 	}
 	switch {
 	case o.source != nil:
-		return badString("it has a password, and WithCredentials supplies one", "remove one of the two")
+		return bothOf("it has a password, and WithCredentials supplies one")
 	case o.iam:
-		return badString("it has a password, and WithIAM signs tokens", "remove one of the two")
+		return bothOf("it has a password, and WithIAM signs tokens")
 	case rds && isToken(s.get("password")):
 		return badString("its password is an IAM token, which is valid for 15 minutes", "leave the password out: a token is signed for each connection")
 	}
@@ -140,13 +140,13 @@ func targetTLS(cfg *tls.Config, t target, either bool, o *options, s settings) (
 	case isSocket(e.Host) && mustVerify:
 		return nil, &ConfigError{Source: "WithIAM", Problem: "a unix socket takes no IAM token", Fix: "name the endpoint's host"}
 	case cfg == nil && mustVerify:
-		return nil, &ConfigError{Source: "TLSConfig", Problem: "an RDS endpoint needs TLS, and it is switched off", Fix: "write sslmode=verify-full, or leave sslmode out"}
+		return nil, &ConfigError{Source: "TLSConfig", Problem: "an RDS endpoint needs TLS, and it is switched off", Fix: "write sslmode=verify-full, or leave sslmode out", trouble: weakTLS}
 	case either && !mustVerify && local:
 		return nil, nil // pgx's default, sslmode=prefer, towards this machine
 	case cfg == nil && !either:
 		return nil, nil
 	case either && !mustVerify:
-		return nil, &ConfigError{Source: "TLSConfig", Problem: "TLS is optional (pgx's default is sslmode=prefer)", Fix: "write sslmode=verify-full to insist on TLS, or sslmode=disable to do without"}
+		return nil, &ConfigError{Source: "TLSConfig", Problem: "TLS is optional (pgx's default is sslmode=prefer)", Fix: "write sslmode=verify-full to insist on TLS, or sslmode=disable to do without", trouble: weakTLS}
 	}
 	if err := checkTLSConfig(e.Kind, cfg); err != nil {
 		return nil, err
@@ -190,13 +190,13 @@ func checkProtocol(cfg *pgconn.Config, kind Kind, s settings) error {
 	}
 	switch {
 	case cfg.SSLNegotiation == "direct":
-		return &ConfigError{Source: where("sslnegotiation", "SSLNegotiation"), Problem: "RDS Proxy does not support sslnegotiation=direct", Fix: "leave it out"}
+		return &ConfigError{Source: where("sslnegotiation", "SSLNegotiation"), Problem: "RDS Proxy does not support sslnegotiation=direct", Fix: "leave it out", trouble: proxyProtocol}
 	case cfg.MinProtocolVersion != "" && cfg.MinProtocolVersion != "3.0":
-		return &ConfigError{Source: where("min_protocol_version", "MinProtocolVersion"), Problem: "RDS Proxy speaks protocol version 3.0 only", Fix: "leave min_protocol_version out"}
+		return &ConfigError{Source: where("min_protocol_version", "MinProtocolVersion"), Problem: "RDS Proxy speaks protocol version 3.0 only", Fix: "leave min_protocol_version out", trouble: proxyProtocol}
 	case cfg.MaxProtocolVersion != "" && cfg.MaxProtocolVersion != "3.0":
-		return &ConfigError{Source: where("max_protocol_version", "MaxProtocolVersion"), Problem: "RDS Proxy speaks protocol version 3.0 only", Fix: "leave max_protocol_version out"}
+		return &ConfigError{Source: where("max_protocol_version", "MaxProtocolVersion"), Problem: "RDS Proxy speaks protocol version 3.0 only", Fix: "leave max_protocol_version out", trouble: proxyProtocol}
 	case cfg.ChannelBinding == "require":
-		return &ConfigError{Source: where("channel_binding", "ChannelBinding"), Problem: "TLS ends at RDS Proxy, so that channel_binding=require cannot succeed", Fix: "leave channel_binding out"}
+		return &ConfigError{Source: where("channel_binding", "ChannelBinding"), Problem: "TLS ends at RDS Proxy, so that channel_binding=require cannot succeed", Fix: "leave channel_binding out", trouble: proxyProtocol}
 	}
 	return nil
 }
@@ -210,11 +210,11 @@ func checkIAM(cfg *pgconn.Config, targets []target, signer *iamSigner, s setting
 			return err
 		}
 		if region != "" && t.endpoint.Region != "" && region != t.endpoint.Region {
-			return &ConfigError{Source: "WithIAM", Problem: fmt.Sprintf("a token for the region %s is refused by an endpoint in %s", region, t.endpoint.Region), Fix: "leave the region out, as WithIAM(\"\"): the host tells it"}
+			return &ConfigError{Source: "WithIAM", Problem: fmt.Sprintf("a token for the region %s is refused by an endpoint in %s", region, t.endpoint.Region), Fix: "leave the region out, as WithIAM(\"\"): the host tells it", trouble: iamRegion}
 		}
 	}
 	if cfg.ChannelBinding == "require" {
-		return &ConfigError{Source: s.sourceOf("channel_binding"), Problem: "channel_binding=require forbids IAM tokens", Fix: "leave channel_binding out"}
+		return &ConfigError{Source: s.sourceOf("channel_binding"), Problem: "channel_binding=require forbids IAM tokens", Fix: "leave channel_binding out", trouble: iamForbidden}
 	}
 	if cfg.RequireAuth == "" {
 		return nil
@@ -225,7 +225,7 @@ func checkIAM(cfg *pgconn.Config, targets []target, signer *iamSigner, s setting
 		named = named || strings.TrimPrefix(strings.TrimSpace(method), "!") == "password"
 	}
 	if named == negated {
-		return &ConfigError{Source: s.sourceOf("require_auth"), Problem: "require_auth=" + quote(cfg.RequireAuth) + " forbids IAM tokens, which travel as a password inside TLS", Fix: "leave require_auth out, or write require_auth=password"}
+		return &ConfigError{Source: s.sourceOf("require_auth"), Problem: "require_auth=" + quote(cfg.RequireAuth) + " forbids IAM tokens, which travel as a password inside TLS", Fix: "leave require_auth out, or write require_auth=password", trouble: iamForbidden}
 	}
 	return nil
 }

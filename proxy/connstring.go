@@ -61,6 +61,11 @@ func badString(problem, fix string) error {
 	return &ConfigError{Source: fromConnString, Problem: problem, Fix: fix}
 }
 
+// bothOf is the error for two ways to log in.
+func bothOf(problem string) error {
+	return &ConfigError{Source: fromConnString, Problem: problem, Fix: "remove one of the two", trouble: twoLogins}
+}
+
 func cutScheme(s string) (string, bool) {
 	for _, scheme := range []string{"postgres://", "postgresql://"} {
 		if len(s) >= len(scheme) && strings.EqualFold(s[:len(scheme)], scheme) {

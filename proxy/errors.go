@@ -49,6 +49,8 @@ type ConfigError struct {
 	Source  string // where it came from: "connection string", "PGOPTIONS", "WithMaxConns", ...
 	Problem string // what is wrong
 	Fix     string // what to write instead
+
+	trouble trouble // its entry in the catalogue, if there is one for just this
 }
 
 func (e *ConfigError) Error() string {

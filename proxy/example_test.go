@@ -114,7 +114,7 @@ func ExampleCheck() {
 		fmt.Println(report.Fix)
 	}
 	// Output:
-	// connection-string
+	// startup-parameter
 	// connection string: RDS Proxy refuses the startup parameter "statement_timeout"
 	// set it per role: ALTER ROLE app SET statement_timeout = '5s', or in the proxy's initialization query
 }

@@ -36,7 +36,7 @@ func newIAMSigner(cfg *aws.Config, region string) *iamSigner {
 		case cfg != nil && cfg.Region != "":
 			return cfg.Region, nil
 		default:
-			return "", &ConfigError{Source: "WithIAM", Problem: "neither the option nor the host " + quote(e.Host) + " nor an AWS configuration names a region", Fix: "pass WithIAM(\"eu-west-1\")"}
+			return "", &ConfigError{Source: "WithIAM", Problem: "neither the option nor the host " + quote(e.Host) + " nor an AWS configuration names a region", Fix: "pass WithIAM(\"eu-west-1\")", trouble: iamRegion}
 		}
 	}
 	if cfg != nil {

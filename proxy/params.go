@@ -24,7 +24,7 @@ func checkParameters(kind Kind, params map[string]string, source func(name strin
 	for _, name := range slices.Sorted(maps.Keys(params)) {
 		i := slices.IndexFunc(proxyParameters, func(p string) bool { return strings.EqualFold(p, name) })
 		if i < 0 {
-			return nil, &ConfigError{Source: source(name), Problem: refusal(name), Fix: parameterAdvice(name)}
+			return nil, &ConfigError{Source: source(name), Problem: refusal(name), Fix: parameterAdvice(name), trouble: parameterRefused}
 		}
 		accepted[proxyParameters[i]] = params[name]
 	}

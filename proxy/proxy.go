@@ -145,7 +145,7 @@ func collect(opts []Option) (*options, error) {
 		opt(o)
 	}
 	if o.source != nil && o.iam {
-		o.fail("WithIAM", "it excludes WithCredentials", "leave one of the two out")
+		o.errs = append(o.errs, &ConfigError{Source: "WithIAM", Problem: "it excludes WithCredentials", Fix: "leave one of the two out", trouble: twoLogins})
 	}
 	if source, ok := o.source.(interface{ Validate() error }); ok {
 		if err := source.Validate(); err != nil {

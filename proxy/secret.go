@@ -35,11 +35,11 @@ func (s settings) takeSecret(o *options) error {
 	case len(one.value) > maxSecretName, !secretName.MatchString(one.value):
 		return badString("secret="+quote(one.value)+" is not a secret's name", "write the name or the ARN of a secret in AWS Secrets Manager, as secret=prod/orders")
 	case s.has("password"):
-		return badString("it has a password and names a secret", "remove one of the two")
+		return bothOf("it has a password and names a secret")
 	case o.source != nil:
-		return badString("it names a secret, and WithCredentials supplies credentials", "remove one of the two")
+		return bothOf("it names a secret, and WithCredentials supplies credentials")
 	case o.iam:
-		return badString("it names a secret, and WithIAM signs tokens", "remove one of the two")
+		return bothOf("it names a secret, and WithIAM signs tokens")
 	}
 	var more []secrets.ManagerOption
 	if o.logger != nil {

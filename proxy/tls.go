@@ -35,6 +35,7 @@ func (s settings) checkSSLMode(rds, local, iam bool) error {
 			Source:  source,
 			Problem: "sslmode=" + mode + " from the environment would weaken the default, verify-full",
 			Fix:     "write sslmode=" + mode + " into the connection string if it is meant, or unset PGSSLMODE",
+			trouble: weakTLS,
 		}
 	case rds || iam:
 		what := "an RDS endpoint"
@@ -45,12 +46,14 @@ func (s settings) checkSSLMode(rds, local, iam bool) error {
 			Source:  source,
 			Problem: fmt.Sprintf("sslmode=%s does not prove who answers, and %s needs that", mode, what),
 			Fix:     "write sslmode=verify-full, or leave sslmode out",
+			trouble: weakTLS,
 		}
 	case mode == "prefer" || mode == "allow":
 		return &ConfigError{
 			Source:  source,
 			Problem: "sslmode=" + mode + " falls back to plaintext when TLS fails",
 			Fix:     "write sslmode=verify-full to insist on TLS, or sslmode=disable to do without",
+			trouble: weakTLS,
 		}
 	}
 	return nil
@@ -84,10 +87,10 @@ func trust(kind Kind, file setting, extraPEM []byte) (*x509.CertPool, error) {
 	const fix = "name a PEM file; a cluster endpoint wants https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem, a proxy needs none"
 	pem, err := os.ReadFile(file.value)
 	if err != nil {
-		return nil, &ConfigError{Source: file.source, Problem: "sslrootcert cannot be read: " + err.Error(), Fix: fix}
+		return nil, &ConfigError{Source: file.source, Problem: "sslrootcert cannot be read: " + err.Error(), Fix: fix, trouble: rootsUnusable}
 	}
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, &ConfigError{Source: file.source, Problem: "sslrootcert " + quote(file.value) + " contains no certificate", Fix: fix}
+		return nil, &ConfigError{Source: file.source, Problem: "sslrootcert " + quote(file.value) + " contains no certificate", Fix: fix, trouble: rootsUnusable}
 	}
 	return roots, nil
 }

@@ -75,8 +75,8 @@ func (p *program) printCheck(c checked) error {
 	var lines []string
 	for _, s := range c.Steps {
 		took := ""
-		if s.Took > 0 {
-			took = st.dim(" (" + s.Took.Round(10*time.Microsecond).String() + ")")
+		if d := s.Took.Round(10 * time.Microsecond); d > 0 {
+			took = st.dim(" (" + d.String() + ")")
 		}
 		summary := s.Summary
 		if s.Status == proxy.StatusSkipped {

@@ -26,7 +26,7 @@ func TestCheckNamesTheCause(t *testing.T) {
 		if r.code != exitFailed || r.stderr != "" {
 			t.Errorf("exit code %d: %s", r.code, r.stderr)
 		}
-		for _, want := range []string{"✗", "sslrootcert cannot be read", "cause", "fix", "name a PEM file", "case connection-string"} {
+		for _, want := range []string{"✗", "sslrootcert cannot be read", "cause", "fix", "name a PEM file", "case root-certificates"} {
 			if !strings.Contains(r.stdout, want) {
 				t.Errorf("it does not say %q:\n%s", want, r.stdout)
 			}

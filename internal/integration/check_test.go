@@ -122,7 +122,7 @@ func TestCheckOfWhatPostgreSQLRefuses(t *testing.T) {
 		"too-many-connections-database": with(appUser, appPassword, full, ""),
 		"connect-not-granted":           with(appUser, appPassword, closed, ""),
 		"database-not-found":            with(appUser, appPassword, "nowhere", ""),
-		"startup-parameter-unknown":     with(appUser, appPassword, db, "statment_timeout=5s"),
+		"startup-parameter-unknown":     with(appUser, appPassword, db, "work_memory=5MB"),
 		"startup-parameter-invalid":     with(appUser, appPassword, db, "statement_timeout=soon"),
 	} {
 		t.Run(want, func(t *testing.T) {
