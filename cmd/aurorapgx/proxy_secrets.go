@@ -185,7 +185,7 @@ func writeWhole(path string, data []byte, mode os.FileMode) error {
 		err = os.Rename(f.Name(), path) //nolint:gosec // the file is the one the user names
 	}
 	if err != nil {
-		return errors.Join(err, os.Remove(f.Name()))
+		return errors.Join(err, os.Remove(f.Name())) //nolint:gosec // the same
 	}
 	return nil
 }
