@@ -10,6 +10,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"os"
 	"strconv"
@@ -205,7 +206,7 @@ func (s *proxySettings) check() *wrongSetting {
 		{"maxClientConnections", float64(s.MaxClientConnections), 0}, {"clientConnectionRate", float64(s.ClientConnectionRate), 0},
 		{"iamRate", float64(s.IAMRate), 0},
 	} {
-		if !(n.value >= n.least) {
+		if !(n.value >= n.least) || math.IsInf(n.value, 1) {
 			return &wrongSetting{field: n.field, problem: fmt.Sprintf("is %g; write %g or more", n.value, n.least)}
 		}
 	}
@@ -223,6 +224,11 @@ func (s *proxySettings) check() *wrongSetting {
 		}
 		if problem := checkAddress(a.addr); problem != "" {
 			return &wrongSetting{field: a.field, problem: problem}
+		}
+	}
+	for _, n := range []struct{ field, name string }{{"host", s.Host}, {"region", s.Region}, {"endpointName", s.EndpointName}} {
+		if strings.ContainsAny(n.name, " /:@?[]") {
+			return &wrongSetting{field: n.field, problem: fmt.Sprintf("is %q; write the name alone, without scheme and port", n.name)}
 		}
 	}
 	var level slog.Level

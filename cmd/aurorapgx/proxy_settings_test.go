@@ -31,6 +31,8 @@ func TestProxyRefuses(t *testing.T) {
 		{"size", []string{"--backend", nowhere, "--max-connections", "0"}, "--max-connections is 0; write 1 or more"},
 		{"rate", []string{"--backend", nowhere, "--iam-rate", "-1"}, "--iam-rate is -1; write 0 or more"},
 		{"clock", []string{"--backend", nowhere, "--clock-scale", "NaN"}, "--clock-scale is NaN; write 1 or more"},
+		{"faster clock", []string{"--backend", nowhere, "--clock-scale", "Inf"}, "--clock-scale is +Inf; write"},
+		{"host", []string{"--backend", nowhere, "--host", "px.local:5432"}, `--host is "px.local:5432"; write the name alone`},
 		{"time", []string{"--backend", nowhere, "--borrow-timeout", "5"}, `"5" is no time; write one such as 30s or 5m`},
 		{"negative time", []string{"--backend", nowhere, "--idle-client-timeout", "-5s"}, "--idle-client-timeout is -5s; write 0s or more"},
 		{"address", []string{"--backend", nowhere, "--listen", "5432"}, `--listen is "5432"; write HOST:PORT`},

@@ -173,7 +173,9 @@ func TestProxyCommand(t *testing.T) {
 			t.Errorf("no %q on the page:\n%s", want, page)
 		}
 	}
-	var pins []struct{ Rule, Digest, Caller string }
+	var pins []struct {
+		Rule string `json:"rule"`
+	}
 	if err := json.Unmarshal([]byte(c.get(t, "pins.json")), &pins); err != nil || len(pins) != 1 || pins[0].Rule != "settings" {
 		t.Errorf("pins.json: %+v, %v", pins, err)
 	}
