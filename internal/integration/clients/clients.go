@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -175,7 +176,7 @@ func (c client) wants(check string) string {
 	case check == "copy in":
 		return fmt.Sprintf("rows %d", rows)
 	case check == "copy out":
-		return fmt.Sprint(rows)
+		return strconv.Itoa(rows)
 	}
 	return ""
 }

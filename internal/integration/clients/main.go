@@ -35,8 +35,9 @@ var checks = []string{"scram", "iam", "run", "cancel", "copy in", "copy out"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "clients:", err)
 		os.Exit(1)
 	}
@@ -54,7 +55,7 @@ func run(ctx context.Context) (err error) {
 	var missing []string
 	var failures []error
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "client\t"+strings.Join(checks, "\t"))
+	_, _ = fmt.Fprintln(w, "client\t"+strings.Join(checks, "\t"))
 	for _, c := range clients() {
 		version, err := c.version(ctx)
 		if err != nil {
@@ -67,18 +68,15 @@ func run(ctx context.Context) (err error) {
 		row := []string{c.name + " " + version}
 		for _, check := range checks {
 			result := "ok"
-			switch args := c.args(check, s); {
-			case args == nil:
+			if args := c.args(check, s); args == nil {
 				result = "-"
-			default:
-				if err := s.check(ctx, c, check, args); err != nil {
-					result = "FAIL"
-					failures = append(failures, fmt.Errorf("%s, %s: %w", c.name, check, err))
-				}
+			} else if err := s.check(ctx, c, check, args); err != nil {
+				result = "FAIL"
+				failures = append(failures, fmt.Errorf("%s, %s: %w", c.name, check, err))
 			}
 			row = append(row, result)
 		}
-		fmt.Fprintln(w, strings.Join(row, "\t"))
+		_, _ = fmt.Fprintln(w, strings.Join(row, "\t"))
 	}
 	if err := w.Flush(); err != nil {
 		return err

@@ -33,8 +33,9 @@ func main() {
 	verbose := flag.Bool("v", false, "show what the expected failures say")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *pattern, *verbose); err != nil {
+	err := run(ctx, *pattern, *verbose)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "pgxsuite:", err)
 		os.Exit(1)
 	}
@@ -98,7 +99,7 @@ func copySuite(ctx context.Context) (dir, source string, err error) {
 		if err != nil {
 			return err
 		}
-		return os.Chmod(path, 0o755)
+		return os.Chmod(path, 0o755) //nolint:gosec // a copy of public source, to build in
 	})
 }
 

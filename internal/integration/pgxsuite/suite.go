@@ -49,7 +49,7 @@ func prepare(ctx context.Context, server *pgtest.Server, dir string) (string, er
 	if err != nil {
 		return "", err
 	}
-	defer conn.Close(ctx)
+	defer func() { _ = conn.Close(ctx) }()
 	if _, err := conn.Exec(ctx, sql).ReadAll(); err != nil {
 		return "", fmt.Errorf("pgx's setup script (extensions are in Debian's postgresql package): %w", err)
 	}
@@ -120,7 +120,12 @@ func goTest(ctx context.Context, dir, pattern string, env []string) ([]result, e
 // readResults reads the output of go test -json. A test counts by its subtests where it has some that
 // did not pass.
 func readResults(out []byte) ([]result, error) {
-	type event struct{ Action, Package, Test, Output string }
+	type event struct {
+		Action  string `json:"Action"`
+		Package string `json:"Package"`
+		Test    string `json:"Test"`
+		Output  string `json:"Output"`
+	}
 	outputs := map[string]string{}
 	outcomes := map[string]string{}
 	var failedPackages []string

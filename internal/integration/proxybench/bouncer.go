@@ -81,7 +81,7 @@ func (b *bouncer) configure(p plan, dsn string) (ini string, err error) {
 		return "", err
 	}
 	users := filepath.Join(b.dir, "users.txt")
-	if err := os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", benchUser, benchPassword), 0o644); err != nil {
+	if err := os.WriteFile(users, fmt.Appendf(nil, "%q %q\n", benchUser, benchPassword), 0o644); err != nil { //nolint:gosec // PgBouncer runs as another user
 		return "", err
 	}
 	lines := []string{
@@ -101,7 +101,7 @@ func (b *bouncer) configure(p plan, dsn string) (ini string, err error) {
 		return "", errors.New("-tls: PgBouncer needs a certificate for that, which proxybench does not make")
 	}
 	ini = filepath.Join(b.dir, "pgbouncer.ini")
-	return ini, os.WriteFile(ini, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+	return ini, os.WriteFile(ini, []byte(strings.Join(lines, "\n")+"\n"), 0o644) //nolint:gosec // PgBouncer runs as another user
 }
 
 // asNobody is how to run it if we are root, which PgBouncer refuses to run as.

@@ -43,12 +43,13 @@ func main() {
 	flag.StringVar(&hold, "hold", "", "used by proxybench itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	run := func(ctx context.Context) error { return profiled(profile, func() error { return p.run(ctx) }) }
 	if hold != "" {
 		run = func(ctx context.Context) error { return holdIdle(ctx, hold, p.idle) }
 	}
-	if err := run(ctx); err != nil {
+	err := run(ctx)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "proxybench:", err)
 		os.Exit(1)
 	}
@@ -119,34 +120,22 @@ func (p plan) startProxy(ctx context.Context, dsn string) (*proxytest.Proxy, err
 func (p plan) throughput(ctx context.Context, px *proxytest.Proxy, b *bouncer, dsn string) error {
 	ours, theirs := p.urls(px, b, dsn)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "protocol\tload\tproxytest tps\tPgBouncer tps\tratio\terrors")
+	_, _ = fmt.Fprintln(w, "protocol\tload\tproxytest tps\tPgBouncer tps\tratio\terrors")
 	var short []string
 	for _, protocol := range []string{"simple", "extended", "prepared"} {
 		for _, load := range []string{"select-only", "tpcb-like"} {
 			if p.only != "" && p.only != protocol+"/"+load {
 				continue
 			}
-			var a, z, ratio []float64
-			for range p.rounds {
-				x, err := pgbench(ctx, p, ours, protocol, load)
-				if err != nil {
-					return fmt.Errorf("%s %s through proxytest: %w", protocol, load, err)
-				}
-				a = append(a, x)
-				if protocol == "prepared" && !b.prepares {
-					continue
-				}
-				y, err := pgbench(ctx, p, theirs, protocol, load)
-				if err != nil {
-					return fmt.Errorf("%s %s through PgBouncer: %w", protocol, load, err)
-				}
-				z, ratio = append(z, y), append(ratio, x/y)
+			a, z, ratio, err := p.pairs(ctx, ours, theirs, b.prepares || protocol != "prepared", protocol, load)
+			if err != nil {
+				return err
 			}
 			if len(z) == 0 {
-				fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot\t-\t0\n", protocol, load, median(a))
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot\t-\t0\n", protocol, load, median(a))
 				continue
 			}
-			fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.2f\t0\n", protocol, load, median(a), median(z), median(ratio))
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.2f\t0\n", protocol, load, median(a), median(z), median(ratio))
 			if median(ratio) < 0.9 {
 				short = append(short, protocol+" "+load)
 			}
@@ -159,6 +148,26 @@ func (p plan) throughput(ctx context.Context, px *proxytest.Proxy, b *bouncer, d
 		fmt.Println("below 0.9 of PgBouncer:", short)
 	}
 	return nil
+}
+
+// pairs runs one kind of load through the two proxies in turn. ratio has what the first made of the second.
+func (p plan) pairs(ctx context.Context, ours, theirs string, both bool, protocol, load string) (a, z, ratio []float64, err error) {
+	for range p.rounds {
+		x, err := pgbench(ctx, p, ours, protocol, load)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%s %s through proxytest: %w", protocol, load, err)
+		}
+		a = append(a, x)
+		if !both {
+			continue
+		}
+		y, err := pgbench(ctx, p, theirs, protocol, load)
+		if err != nil {
+			return nil, nil, nil, fmt.Errorf("%s %s through PgBouncer: %w", protocol, load, err)
+		}
+		z, ratio = append(z, y), append(ratio, x/y)
+	}
+	return a, z, ratio, nil
 }
 
 func median(v []float64) float64 {
