@@ -142,7 +142,7 @@ func appendHeader(dst []byte, kind byte, body int) []byte {
 
 // cString splits b after its first zero byte.
 func cString(b []byte) (s, rest []byte, ok bool) {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
+	if i := bytes.IndexByte(b, 0); i >= 0 { //nolint:modernize // bytes.Cut has the rest first where there is no zero
 		return b[:i], b[i+1:], true
 	}
 	return nil, b, false
