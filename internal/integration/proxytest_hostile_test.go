@@ -184,6 +184,7 @@ func TestHostileLarge(t *testing.T) {
 		h.witness.more(t, 20)
 		h.memoryBounded(t)
 	}
+	h.mark() // without the text
 	_, err = conn.PgConn().CopyFrom(ctx, io.LimitReader(endlessRows{}, 64<<20), "copy "+scratch(t)+" from stdin")
 	if err != nil {
 		t.Error(err)
