@@ -4,7 +4,6 @@ package proxy
 // login, protocol, limits. Nothing here touches the network.
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -277,43 +275,6 @@ func asCredentialsError(err error, who login) error {
 	e := &credentialsError{err: err, temporary: retry.Classify(err).Retryable() || errors.As(err, &netErr) || isTemporary(err)}
 	e.found = diagnoseSource(err, who)
 	return e
-}
-
-// diagnoseSource is what a failing source of credentials has met.
-func diagnoseSource(err error, who login) finding {
-	var (
-		secret *secrets.Error
-		sso    *ssocreds.InvalidTokenError
-	)
-	switch {
-	case errors.As(err, &secret):
-		t := secretUnusable
-		switch text := secret.Problem; {
-		case secret.Temporary():
-			t = secretUnavailable
-		case strings.Contains(text, "ResourceNotFoundException"):
-			t = secretMissing
-		case strings.Contains(text, "AccessDenied"), strings.Contains(text, "DecryptionFailure"):
-			t = secretDenied
-		}
-		f := t.found("secret", quote(secret.Secret))
-		if t == secretUnusable && secret.Fix != "" {
-			f.why, f.fix = f.why+": "+secret.Problem, secret.Fix
-		}
-		return f
-	case errors.As(err, &sso), strings.Contains(err.Error(), "SSO session has expired"):
-		return ssoExpired.found()
-	case who.iam != nil && errors.Is(err, context.DeadlineExceeded):
-		return awsCredentialsSilent.found()
-	case who.iam != nil:
-		return noAWSCredentials.found()
-	case who.rotation != nil && errors.Is(err, context.DeadlineExceeded):
-		return secretUnavailable.found()
-	case errors.Is(err, context.DeadlineExceeded):
-		return sourceSilent.found()
-	default:
-		return sourceFailed.found()
-	}
 }
 
 // isTemporary reports whether a secret could not be read for a reason that passes.

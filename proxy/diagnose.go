@@ -14,9 +14,11 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/aws/aws-sdk-go-v2/credentials/ssocreds"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/aurorapgx/aurorapgx/retry"
+	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
 // finding is the diagnosis of one failed attempt: an entry of the catalogue, with what is
@@ -95,6 +97,43 @@ func diagnoseCredentials(err *credentialsError) finding {
 		f.verdict = retry.Permanent
 	}
 	return f
+}
+
+// diagnoseSource is what a failing source of credentials has met.
+func diagnoseSource(err error, who login) finding {
+	var (
+		secret *secrets.Error
+		sso    *ssocreds.InvalidTokenError
+	)
+	switch {
+	case errors.As(err, &secret):
+		t := secretUnusable
+		switch text := secret.Problem; {
+		case secret.Temporary():
+			t = secretUnavailable
+		case strings.Contains(text, "ResourceNotFoundException"):
+			t = secretMissing
+		case strings.Contains(text, "AccessDenied"), strings.Contains(text, "DecryptionFailure"):
+			t = secretDenied
+		}
+		f := t.found("secret", quote(secret.Secret))
+		if t == secretUnusable && secret.Fix != "" {
+			f.why, f.fix = f.why+": "+secret.Problem, secret.Fix
+		}
+		return f
+	case errors.As(err, &sso), strings.Contains(err.Error(), "SSO session has expired"):
+		return ssoExpired.found()
+	case who.iam != nil && errors.Is(err, context.DeadlineExceeded):
+		return awsCredentialsSilent.found()
+	case who.iam != nil:
+		return noAWSCredentials.found()
+	case who.rotation != nil && errors.Is(err, context.DeadlineExceeded):
+		return secretUnavailable.found()
+	case errors.Is(err, context.DeadlineExceeded):
+		return sourceSilent.found()
+	default:
+		return sourceFailed.found()
+	}
 }
 
 // diagnoseServer goes by SQLSTATE, and by text only where one code stands for several

@@ -30,6 +30,12 @@
 // there is no reader the name leads to the writer, and so does the pool
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Aurora.Overview.Endpoints.html).
 // Writes that are refused there are the application's mistake: the connection stays.
+//
+// # When it does not connect
+//
+// A [*ConnectError] ends in the likely reason and what to do, and its Case is a name in the
+// catalogue, FAILURES.md. [Check] walks the same way step by step, and from a shell
+// "aurorapgx check URL" does.
 package proxy
 
 import (
