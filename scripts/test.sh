@@ -4,6 +4,8 @@
 #
 # A module with a tool behind its name is left out, and that is said at the end, where
 # the tool is not installed. NEED_ALL=1 makes that a failure.
+#
+# Four tests of a package at a time, on whatever machine: most of them wait for a server.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 log=$(mktemp) || exit 1
@@ -22,7 +24,7 @@ left out: $module, because there is no $tool on PATH"
 		continue
 	fi
 	echo "== ${module} =="
-	if (cd "$module" && go vet ./... && go test -race -timeout 15m -v ./...) >"$log" 2>&1; then
+	if (cd "$module" && go vet ./... && go test -race -parallel 4 -timeout 20m -v ./...) >"$log" 2>&1; then
 		if [ -n "${VERBOSE:-}" ]; then cat "$log"; else grep -E '^(ok|PostgreSQL for)|no test files|LEFT OUT' "$log"; fi
 	else
 		status=1
