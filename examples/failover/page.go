@@ -113,14 +113,14 @@ func describe(r *result) faultData {
 		d.Lag = "DNS " + r.lag.String() + " behind"
 	}
 	rows := r.summarize()
-	slowest, best := time.Millisecond, rows[0].median
+	slowest, best := time.Millisecond, rows[0].median.length
 	for _, s := range rows {
-		slowest, best = max(slowest, s.median), min(best, s.median)
+		slowest, best = max(slowest, s.median.length), min(best, s.median.length)
 	}
 	for i, s := range rows {
 		d.Rows = append(d.Rows, rowData{
-			summary: s, Number: i, Median: shown(s.median), Worst: shown(s.worst), Calm: shown(s.calm),
-			Wrong: wrong(s), Best: s.median == best, Bar: max(1, int(100*s.median/slowest)),
+			summary: s, Number: i, Median: s.median.String(), Worst: s.worst.String(), Calm: shown(s.calm),
+			Wrong: wrong(s), Best: s.median.length == best, Bar: max(1, int(100*s.median.length/slowest)),
 		})
 	}
 	return d
@@ -151,7 +151,7 @@ func (r *result) typical() *oneRun {
 	runs := slices.Clone(r.runs)
 	slices.SortFunc(runs, func(a, b *oneRun) int {
 		last := len(clientNames) - 1
-		return cmp.Compare(a.tracks[last].firstAfter(a.accepts), b.tracks[last].firstAfter(b.accepts))
+		return compareWaits(a.firstCommit(a.tracks[last]), b.firstCommit(b.tracks[last]))
 	})
 	return runs[len(runs)/2]
 }

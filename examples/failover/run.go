@@ -4,6 +4,7 @@ package main
 // again.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,7 +40,7 @@ type oneRun struct {
 func (r *oneRun) brief() string {
 	var parts []string
 	for _, t := range r.tracks {
-		parts = append(parts, fmt.Sprintf("%s %s (%d)", t.client, shown(t.firstAfter(r.accepts)), len(t.errors)))
+		parts = append(parts, fmt.Sprintf("%s %s (%d)", t.client, r.firstCommit(t), len(t.errors)))
 	}
 	return strings.Join(parts, " · ")
 }
@@ -62,14 +63,29 @@ type track struct {
 
 func (t *track) wrong() int { return t.doubled + t.missing }
 
-// firstAfter is how long after a moment the first commit came; negative if none did.
-func (t *track) firstAfter(moment time.Duration) time.Duration {
+// wait is how long somebody waited: until it was over or, if open, until nobody watched any more.
+type wait struct {
+	length time.Duration
+	open   bool
+}
+
+func (w wait) String() string {
+	if w.open {
+		return "> " + shown(w.length)
+	}
+	return shown(w.length)
+}
+
+func compareWaits(a, b wait) int { return cmp.Compare(a.length, b.length) }
+
+// firstCommit is how long after writes were accepted a client's first commit came.
+func (r *oneRun) firstCommit(t *track) wait {
 	for _, at := range t.commits {
-		if at >= moment {
-			return at - moment
+		if at >= r.accepts {
+			return wait{length: at - r.accepts}
 		}
 	}
-	return -1
+	return wait{length: r.ended - r.accepts, open: true}
 }
 
 // once goes through a fault.
@@ -109,8 +125,9 @@ func (b *bench) once(ctx context.Context, f fault) (*oneRun, error) {
 	if err := sleep(ctx, afterwards); err != nil {
 		return nil, err
 	}
+	ended := time.Since(fault)
 	w.finish()
-	one := &oneRun{accepts: accepts.Sub(fault), dns: dns.Sub(fault), ended: time.Since(fault), tracks: w.since(fault, accepts)}
+	one := &oneRun{accepts: accepts.Sub(fault), dns: dns.Sub(fault), ended: ended, tracks: w.since(fault, accepts, ended)}
 	if err := b.audit(ctx, one.tracks); err != nil {
 		return nil, err
 	}
@@ -288,17 +305,19 @@ func (w *work) abandon() {
 	w.wg.Wait()
 }
 
-// since has the tracks' times count from the fault.
-func (w *work) since(fault, accepts time.Time) []*track {
+// since has the tracks' times count from the fault. What the workers finished later than ended is no
+// part of the picture: some had nothing left to do by then.
+func (w *work) since(fault, accepts time.Time, ended time.Duration) []*track {
 	offset := fault.Sub(w.start)
+	shift := func(times []time.Duration) []time.Duration {
+		slices.Sort(times)
+		for i := range times {
+			times[i] -= offset
+		}
+		return slices.DeleteFunc(times, func(at time.Duration) bool { return at > ended })
+	}
 	for _, t := range w.tracks {
-		slices.Sort(t.commits)
-		for i := range t.commits {
-			t.commits[i] -= offset
-		}
-		for i := range t.errors {
-			t.errors[i] -= offset
-		}
+		t.commits, t.errors = shift(t.commits), shift(t.errors)
 		t.back = t.lastFailure(accepts.Sub(fault))
 	}
 	return w.tracks

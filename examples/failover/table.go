@@ -12,7 +12,7 @@ import (
 // summary is one client's row for one fault.
 type summary struct {
 	client          string
-	median, worst   time.Duration // from "writes are accepted" to the first commit; negative is never
+	median, worst   wait          // from "writes are accepted" to the first commit
 	calm            time.Duration // median time to the last failed attempt
 	errors          int           // failed attempts, median
 	failed          int           // transactions given up, all runs
@@ -24,22 +24,19 @@ func (r *result) summarize() []summary {
 	var rows []summary
 	for i := range clientNames {
 		s := summary{client: clientNames[i]}
-		var firsts, calms []time.Duration
+		var firsts []wait
+		var calms []time.Duration
 		var errs []int
 		for _, one := range r.runs {
 			t := one.tracks[i]
-			first := t.firstAfter(one.accepts)
-			if first < 0 {
-				first = one.ended // it did not come back while it was watched
-			}
-			firsts = append(firsts, first)
+			firsts = append(firsts, one.firstCommit(t))
 			calms = append(calms, t.back)
 			errs = append(errs, len(t.errors))
 			s.failed += t.failed
 			s.doubled += t.doubled
 			s.missed += t.missing
 		}
-		slices.Sort(firsts)
+		slices.SortFunc(firsts, compareWaits)
 		slices.Sort(calms)
 		slices.Sort(errs)
 		s.median, s.worst = firsts[len(firsts)/2], firsts[len(firsts)-1]
@@ -52,8 +49,6 @@ func (r *result) summarize() []summary {
 // shown is a duration with as many digits as it deserves.
 func shown(d time.Duration) string {
 	switch {
-	case d < 0:
-		return "never"
 	case d < 10*time.Second:
 		return fmt.Sprintf("%d ms", d.Milliseconds())
 	default:
@@ -75,7 +70,7 @@ func writeTable(out io.Writer, results []*result) {
 				name, lag = "", ""
 			}
 			_, _ = fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t\n", name, lag, s.client,
-				shown(s.median), shown(s.worst), shown(s.calm), s.errors, s.failed, s.doubled+s.missed)
+				s.median, s.worst, shown(s.calm), s.errors, s.failed, s.doubled+s.missed)
 		}
 	}
 	_ = w.Flush()
@@ -84,7 +79,7 @@ func writeTable(out io.Writer, results []*result) {
 		runs = len(results[0].runs)
 	}
 	_, _ = fmt.Fprintln(out, strings.TrimSpace(fmt.Sprintf(`
-%d runs of each fault. Times are from the moment the new writer accepts writes; the last error and failed
-attempts are medians. Given up: transactions that failed for good. Wrong: rows that are there twice, or
-acknowledged and not there; both are sums.`, runs)))
+%d runs of each fault. Times are from the moment the new writer accepts writes; with a > the client had not come
+back when the run ended. The last error and failed attempts are medians. Given up: transactions that failed for
+good. Wrong: rows that are there twice, or acknowledged and not there; both are sums.`, runs)))
 }
