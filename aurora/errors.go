@@ -22,7 +22,7 @@ func (e *FieldError) Unwrap() error { return e.Rule }
 
 // Rule is a rule that [Spec.Validate] enforces. As an error it matches the
 // FieldErrors of that rule.
-type Rule string
+type Rule string //nolint:errname // a rule first; it is an error so that errors.Is can name it
 
 func (r Rule) Error() string { return "aurora: rule " + string(r) }
 
@@ -30,6 +30,8 @@ func (r Rule) Error() string { return "aurora: rule " + string(r) }
 func (r Rule) Doc() string { return ruleDocs[r] }
 
 // The rules.
+//
+//nolint:errname // see Rule
 const (
 	RuleName                 Rule = "name"                    // names that AWS, PostgreSQL or IAM would refuse
 	RuleEngine               Rule = "engine"                  // not an Aurora PostgreSQL version
@@ -113,7 +115,7 @@ func (p *problems) add(field string, rule Rule, format string, args ...any) {
 
 // within reports a number outside of its range.
 func within[T int | float64](p *problems, field string, rule Rule, value, least, most T) {
-	if !(value >= least && value <= most) {
+	if !(value >= least && value <= most) { //nolint:staticcheck // NaN is outside too, and compares with nothing
 		p.add(field, rule, "it is %v; write a value from %v to %v", value, least, most)
 	}
 }

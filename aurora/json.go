@@ -36,7 +36,8 @@ func (s Spec) MarshalJSON() ([]byte, error) {
 		return nil, err
 	}
 	v, err = convertTimes(reflect.TypeFor[Spec](), v, "", func(_ string, v any) (any, error) {
-		n, err := v.(json.Number).Int64()
+		number, _ := v.(json.Number) // decodeExactly leaves numbers as they were written
+		n, err := number.Int64()
 		return formatTime(time.Duration(n)), err
 	})
 	if err != nil {
@@ -101,13 +102,13 @@ func convertTimes(t reflect.Type, v any, path string, convert func(path string, 
 		if t.Kind() != reflect.Struct {
 			return v, nil
 		}
-		for i := range t.NumField() {
-			name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		for field := range t.Fields() {
+			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			for key, value := range v {
 				if !strings.EqualFold(key, name) { // as encoding/json matches them
 					continue
 				}
-				converted, err := convertTimes(t.Field(i).Type, value, strings.TrimPrefix(path+"."+name, "."), convert)
+				converted, err := convertTimes(field.Type, value, strings.TrimPrefix(path+"."+name, "."), convert)
 				if err != nil {
 					return nil, err
 				}

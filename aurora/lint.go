@@ -18,7 +18,8 @@ func (t *template) lint(p *problems) error {
 		if err != nil {
 			return fmt.Errorf("aurora: %s: %w", id, err)
 		}
-		r := linted{p: p, id: id, props: v.(props)}
+		properties, _ := v.(props) // nil where it has none
+		r := linted{p: p, id: id, props: properties}
 		switch t.Resources[id].Type {
 		case "AWS::RDS::DBCluster":
 			r.cluster(t.Resources["Proxy"] != nil)

@@ -77,7 +77,7 @@ func checkFunctions(p *problems, from string, v any) {
 		}
 	case props:
 		for _, key := range slices.Sorted(maps.Keys(v)) {
-			if (key == "Ref" || strings.HasPrefix(key, "Fn::")) && !(len(v) == 1 && wellFormed(key, v[key])) {
+			if (key == "Ref" || strings.HasPrefix(key, "Fn::")) && (len(v) != 1 || !wellFormed(key, v[key])) {
 				p.add(from, RuleReference, "%s is used in a way that cannot be checked; write Ref, Fn::GetAtt, Fn::Sub, Fn::Join, Fn::Select or Fn::Split as documented", key)
 			}
 			checkFunctions(p, from, v[key])

@@ -138,12 +138,14 @@ func sameName(typ, property string, x, y any) bool {
 
 // stackResource is as much of a resource as is compared.
 type stackResource struct {
-	Type       string
-	Properties props
+	Type       string `json:"Type"`
+	Properties props  `json:"Properties"`
 }
 
 func resourcesOf(text []byte) (map[string]stackResource, error) {
-	var t struct{ Resources map[string]stackResource }
+	var t struct {
+		Resources map[string]stackResource `json:"Resources"`
+	}
 	if err := json.Unmarshal(text, &t); err != nil {
 		return nil, err
 	}

@@ -177,7 +177,7 @@ func prepareHook(cfg *pgxpool.Config) func(context.Context, *pgx.Conn) (bool, er
 	if prepare != nil || before == nil {
 		return prepare
 	}
-	return func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil } //nolint:unparam // the hook's type
+	return func(ctx context.Context, conn *pgx.Conn) (bool, error) { return before(ctx, conn), nil }
 }
 
 // dropUnusable puts the question in front of the user's own hooks: pgxpool destroys a connection

@@ -19,13 +19,13 @@ import (
 type Settlement uint8
 
 const (
-	// NotNeeded: COMMIT was answered, or was never sent, or settling was not asked for.
+	// NotNeeded means that COMMIT was answered, or was never sent, or settling was not asked for.
 	NotNeeded Settlement = iota
-	// SettledCommitted: COMMIT took effect.
+	// SettledCommitted means that COMMIT took effect.
 	SettledCommitted
-	// SettledRolledBack: COMMIT did not take effect, and can no longer do so.
+	// SettledRolledBack means that COMMIT did not take effect, and can no longer do so.
 	SettledRolledBack
-	// Unsettled: it was not found out; see [AmbiguousCommitError].
+	// Unsettled means that it was not found out; see [AmbiguousCommitError].
 	Unsettled
 )
 

@@ -63,7 +63,11 @@ func (s Stack) Deploy(template []byte) (*Deployed, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", id, err)
 		}
-		out.Resources[id] = Resource{r.Type, v.(map[string]any)}
+		properties, ok := v.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("%s: its properties are %v", id, v)
+		}
+		out.Resources[id] = Resource{r.Type, properties}
 	}
 	for id, o := range t.Outputs {
 		v, err := e.value(o.Value)
@@ -76,13 +80,25 @@ func (s Stack) Deploy(template []byte) (*Deployed, error) {
 }
 
 type templateFile struct {
-	Parameters map[string]struct{ Type, Default string }
-	Conditions map[string]any
-	Resources  map[string]struct {
-		Type, Condition string
-		Properties      map[string]any
-	}
-	Outputs map[string]struct{ Value any }
+	Parameters map[string]parameter `json:"Parameters"`
+	Conditions map[string]any       `json:"Conditions"`
+	Resources  map[string]resource  `json:"Resources"`
+	Outputs    map[string]output    `json:"Outputs"`
+}
+
+type parameter struct {
+	Type    string `json:"Type"`
+	Default string `json:"Default"`
+}
+
+type resource struct {
+	Type       string         `json:"Type"`
+	Condition  string         `json:"Condition"`
+	Properties map[string]any `json:"Properties"`
+}
+
+type output struct {
+	Value any `json:"Value"`
 }
 
 type evaluation struct {
@@ -161,11 +177,15 @@ func (e evaluation) call(name string, arg any) (any, error) {
 		return nil, fmt.Errorf("%s with %v", name, arg)
 	}
 	if name == "Fn::Sub" {
-		own, err := e.value(args[1])
+		v, err := e.value(args[1])
 		if err != nil {
 			return nil, err
 		}
-		return e.sub(fmt.Sprint(args[0]), own.(map[string]any))
+		own, ok := v.(map[string]any)
+		if !ok {
+			return nil, fmt.Errorf("Fn::Sub with the values %v", v)
+		}
+		return e.sub(fmt.Sprint(args[0]), own)
 	}
 	second, err := e.value(args[1])
 	if err != nil {
