@@ -2,6 +2,9 @@ package main
 
 import (
 	"bytes"
+	"encoding/xml"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,8 +15,9 @@ import (
 func TestFailover(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer
-	page := filepath.Join(t.TempDir(), "failover.html")
-	if err := run(t.Context(), &out, settings{runs: 1, faults: "kill,proxy", html: page, workers: 4}); err != nil {
+	folder := t.TempDir()
+	page := filepath.Join(folder, "failover.html")
+	if err := run(t.Context(), &out, settings{runs: 1, faults: "kill,proxy", html: page, svg: folder, workers: 4}); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
 	}
 	t.Log(out.String())
@@ -26,9 +30,32 @@ func TestFailover(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
+	for _, fault := range []string{"kill", "proxy"} {
+		requireXML(t, filepath.Join(folder, fault+".svg"))
+	}
 	for _, elsewhere := range []string{"<script", "src=", "href=", "url("} {
 		if strings.Contains(string(html), elsewhere) {
 			t.Errorf("the page has %q: it should need nothing from elsewhere", elsewhere)
+		}
+	}
+}
+
+// requireXML holds a drawing to what browsers ask of one in a file of its own.
+func requireXML(t *testing.T, file string) {
+	t.Helper()
+	f, err := os.Open(file)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	defer func() { _ = f.Close() }()
+	for d := xml.NewDecoder(f); ; {
+		switch _, err := d.Token(); {
+		case errors.Is(err, io.EOF):
+			return
+		case err != nil:
+			t.Errorf("%s: %v", file, err)
+			return
 		}
 	}
 }

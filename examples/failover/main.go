@@ -35,6 +35,7 @@ type settings struct {
 	runs    int
 	faults  string
 	html    string
+	svg     string
 	lag     time.Duration
 	workers int
 	verbose bool
@@ -45,6 +46,7 @@ func main() {
 	flag.IntVar(&s.runs, "runs", 1, "how often each fault is gone through")
 	flag.StringVar(&s.faults, "faults", "kill,hole,kill-lag,planned,proxy", "which faults, or all: "+strings.Join(faultNames(), ", "))
 	flag.StringVar(&s.html, "html", "failover.html", "where to write the page; empty for none")
+	flag.StringVar(&s.svg, "svg", "", "a folder to write each fault's drawing into")
 	flag.DurationVar(&s.lag, "lag", 30*time.Second, "how long DNS stays behind, in the faults where it does")
 	flag.IntVar(&s.workers, "workers", 8, "transactions at a time, of each client")
 	flag.BoolVar(&s.verbose, "v", false, "say what failed")
@@ -90,6 +92,11 @@ func run(ctx context.Context, out io.Writer, s settings) (err error) {
 			return err
 		}
 		b.say("\nThe page is %s", s.html)
+	}
+	if s.svg != "" {
+		if err := writeDrawings(s.svg, results); err != nil {
+			return err
+		}
 	}
 	return verdict(results)
 }

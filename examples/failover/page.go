@@ -1,22 +1,23 @@
 package main
 
 // The page: for each fault the timelines of the three clients over each other, and the table. It
-// is one file, with nothing to load.
+// is one file, with nothing to load. The drawings can be had as files of their own, too.
 
 import (
 	"cmp"
-	_ "embed" // for the template
+	"embed"
 	"errors"
 	"fmt"
 	"html/template"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 )
 
-//go:embed page.html
-var pageTemplate string
+//go:embed page.html chart.svg
+var templates embed.FS
 
 // The drawing's measures, in pixels.
 const (
@@ -89,22 +90,46 @@ type tick struct {
 	Label string
 }
 
-func writePage(name string, results []*result, source string) (err error) {
-	t, err := template.New("page").Parse(pageTemplate)
-	if err != nil {
-		return err
-	}
+func writePage(name string, results []*result, source string) error {
 	data := pageData{Source: source, Clients: clientNames}
 	for _, r := range results {
 		data.Runs = len(r.runs)
 		data.Faults = append(data.Faults, describe(r))
 	}
-	f, err := os.Create(name)
+	return execute(name, "page.html", data)
+}
+
+// drawing is one fault's chart as a file of its own, for documents that have room for one.
+type drawing struct {
+	faultData
+
+	Wide, High int
+}
+
+func writeDrawings(folder string, results []*result) error {
+	const margin, titleRoom = 16, 40
+	for _, r := range results {
+		d := drawing{faultData: describe(r)}
+		d.Wide, d.High = d.Chart.Width+2*margin, d.Chart.Height+titleRoom
+		if err := execute(filepath.Join(folder, r.fault.name+".svg"), "drawing", d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execute fills in a template of the page's files.
+func execute(file, name string, data any) (err error) {
+	t, err := template.ParseFS(templates, "page.html", "chart.svg")
+	if err != nil {
+		return err
+	}
+	f, err := os.Create(file)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return t.Execute(f, data)
+	return t.ExecuteTemplate(f, name, data)
 }
 
 func describe(r *result) faultData {
