@@ -7,8 +7,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/aurorapgx/aurorapgx/examples/internal/page"
 )
 
 // One crash and one of RDS Proxy's, from the cluster to the page.
@@ -58,6 +61,16 @@ func requireXML(t *testing.T, file string) {
 			return
 		}
 	}
+}
+
+// The command of the README.
+func TestReadme(t *testing.T) { // not parallel: it is about time
+	var out bytes.Buffer
+	if err := run(t.Context(), &out, settings{runs: 1, faults: "kill", workers: 8}); err != nil {
+		t.Errorf("%v\n%s", err, out.String())
+	}
+	version := regexp.MustCompile(`PostgreSQL [^;\n]*;`)
+	page.Check(t, "go run ./failover -faults kill -html ''", version.ReplaceAllString(out.String(), "PostgreSQL 15;"))
 }
 
 func TestUnknownFault(t *testing.T) {

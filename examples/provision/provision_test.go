@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/aurorapgx/aurorapgx/aurora"
+	"github.com/aurorapgx/aurorapgx/examples/internal/page"
 )
 
 // The whole of it, as a newcomer sees it.
@@ -21,6 +22,9 @@ func TestProvision(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	_, source, _ := strings.Cut(out.String(), "not on AWS: ")
+	source, _, _ = strings.Cut(source, ", RDS Proxy emulated")
+	page.Check(t, "go run ./provision", strings.Replace(out.String(), source, "PostgreSQL", 1))
 	for _, want := range []string{
 		"resources; deploy.sh has the command", "expected", "through the proxy",
 		"postgres://app@orders.proxy-0123456789ab.eu-west-1.rds.amazonaws.com:",

@@ -12,6 +12,26 @@ import (
 	"time"
 )
 
+// requireLabels holds README.md to the report: what it shows has to be there, under that name.
+func requireLabels(t *testing.T, report string) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, shown, found := strings.Cut(string(text), "what the application noticed\n")
+	shown, _, closed := strings.Cut(shown, "```")
+	if !found || !closed {
+		t.Fatal("README.md shows no report")
+	}
+	for line := range strings.Lines(shown) {
+		label, _, _ := strings.Cut(strings.TrimSpace(line), "  ")
+		if !strings.Contains(report, label) {
+			t.Errorf("README.md shows %q, and the report does not", label)
+		}
+	}
+}
+
 // The whole of it, as a newcomer sees it.
 func TestQuickstart(t *testing.T) {
 	// What a shell may have, and must not get in the way.
@@ -32,6 +52,7 @@ func TestQuickstart(t *testing.T) {
 			t.Errorf("the output does not say %q", want)
 		}
 	}
+	requireLabels(t, out.String())
 	if strings.Contains(out.String(), "connect: ") {
 		t.Error("the application noticed that a connect failed")
 	}
