@@ -115,9 +115,10 @@ func psqlArgs(path, check string) []string {
 	args := []string{path, "-X", "-A", "-t", "-q"}
 	if check == "cancel" {
 		// Only at a terminal does psql outlive a ^C, so script(1) gives it one. The terminal shows what is
-		// typed, so the answer is not that. A terminal without a size would call a pager, which eats what follows.
-		args = []string{"/bin/sh", "-c", `(echo "select pg_sleep(2);"; sleep 1; printf '\003'; sleep 2; echo "select 'ali' || 've';"; echo '\q') |
-			script -qefc "$1 -X -A -t -n -P pager=off" /dev/null`, "sh", path}
+		// typed, so the answer is not that. A terminal without a size would call a pager, which eats what follows; a
+		// shell between script and psql would die of the ^C itself.
+		args = []string{"/bin/sh", "-c", `(echo "select pg_sleep(4);"; sleep 2.5; printf '\003'; sleep 2; echo "select 'ali' || 've';"; echo '\q') |
+			script -qefc "exec $1 -X -A -t -n -P pager=off" /dev/null`, "sh", path}
 	}
 	return args
 }
