@@ -8,19 +8,59 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // acquireTracer makes a pool tell why it had no connection. By itself Acquire returns
 // a bare "context deadline exceeded" while connects go on failing in the background.
-type acquireTracer struct{ c *connector }
-
-// traceAcquire returns the pool's tracer: ours, and the user's if there is one.
-func (c *connector) traceAcquire(user pgx.QueryTracer) pgx.QueryTracer {
-	if user == nil {
-		return acquireTracer{c}
-	}
-	return multitracer.New(user, acquireTracer{c})
+type acquireTracer struct {
+	c *connector
+	noQueries
 }
+
+// traceAcquire returns the pool's tracer: ours, the user's if there is one, and those of the
+// observers that want to know about acquires.
+func (c *connector) traceAcquire(user pgx.QueryTracer, observers []observe.Observer) pgx.QueryTracer {
+	tracers := []pgx.QueryTracer{acquireTracer{c: c}}
+	if user != nil {
+		tracers = []pgx.QueryTracer{user, acquireTracer{c: c}}
+	}
+	for _, o := range observers {
+		if acquire, ok := o.(pgxpool.AcquireTracer); ok {
+			tracers = append(tracers, observedAcquire{acquire, noQueries{}})
+		}
+		if release, ok := o.(pgxpool.ReleaseTracer); ok {
+			tracers = append(tracers, observedRelease{release, noQueries{}})
+		}
+	}
+	if len(tracers) == 1 {
+		return tracers[0]
+	}
+	return multitracer.New(tracers...)
+}
+
+// observedAcquire and observedRelease are an observer as a tracer of the pool and of nothing else.
+type (
+	observedAcquire struct {
+		pgxpool.AcquireTracer
+		noQueries
+	}
+	observedRelease struct {
+		pgxpool.ReleaseTracer
+		noQueries
+	}
+)
+
+// noQueries is there because pgx takes no tracer without these methods. Connections get the
+// user's tracer, not the pool's.
+type noQueries struct{}
+
+func (noQueries) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+	return ctx
+}
+
+func (noQueries) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TraceAcquireStart gives the acquire a context whose error, should it end, holds the
 // last connect error. While connects succeed the context stays as it is, at no cost.
@@ -32,14 +72,6 @@ func (t acquireTracer) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _
 }
 
 func (acquireTracer) TraceAcquireEnd(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireEndData) {}
-
-// TraceQueryStart is there because pgx takes no tracer without it. Connections get
-// the user's tracer, not this one.
-func (acquireTracer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
-	return ctx
-}
-
-func (acquireTracer) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // explainedContext is the caller's context with a more telling error. errors.Is finds
 // context.DeadlineExceeded or context.Canceled in it as before.

@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/retry"
 )
 
@@ -43,16 +44,18 @@ func (t target) hostPort() string {
 // connector opens connections for one pool or one Connect. It is safe for concurrent
 // use and holds no connection itself.
 type connector struct {
-	targets []target
-	addr    string         // of the first, as pgconn asks for it
-	base    *pgconn.Config // what every attempt starts from; holds no credentials
-	login   login
-	lookup  func(ctx context.Context, host string) ([]string, error)
-	dialNet pgconn.DialFunc
-	gate    *gate
-	log     *slog.Logger
-	attempt time.Duration
-	budget  time.Duration
+	targets   []target
+	addr      string         // of the first, as pgconn asks for it
+	base      *pgconn.Config // what every attempt starts from; holds no credentials
+	login     login
+	lookup    func(ctx context.Context, host string) ([]string, error)
+	dialNet   pgconn.DialFunc
+	gate      *gate
+	log       *slog.Logger // for what is no event
+	events    *events
+	observers []observe.Observer
+	attempt   time.Duration
+	budget    time.Duration
 
 	generations generations
 	doubt       doubt
@@ -107,13 +110,17 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		start = time.Now()
 		tries = &attempts{login: who}
 	)
-	policy.OnAttempt = func(ctx context.Context, a retry.Attempt) {
-		if a.Last {
-			return // logged below
+	ctx = c.events.start(ctx)
+	var took time.Duration // of the attempt; 0 if it was not made
+	if c.events.on() {
+		policy.OnAttempt = func(ctx context.Context, a retry.Attempt) {
+			if took > 0 {
+				c.events.attempted(ctx, to, a, took, found)
+			}
 		}
-		c.log.LogAttrs(ctx, slog.LevelWarn, "aurorapgx: connect attempt failed", c.attrs(to, a.Number, a.Elapsed, found.cause, a.Err)...)
 	}
 	err := retry.Do(ctx, policy, func(ctx context.Context) error {
+		took = 0
 		if err := through.enter(ctx); err != nil {
 			if last != nil {
 				err = fmt.Errorf("%w; the last attempt: %w", err, last)
@@ -121,17 +128,19 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 			return err
 		}
 		var (
-			f   finding
-			err error
+			f     finding
+			err   error
+			begun = time.Now()
 		)
 		if c.topology != nil {
 			conn, to, f, err = c.seek(ctx, tries, through.scout)
 		} else {
 			conn, to, f, err = c.tryTargets(ctx, tries)
 		}
+		took = max(time.Since(begun), 1)
 		if err == nil {
 			conn.expects(who)
-			tries.opened(conn, to)
+			tries.opened(ctx, conn, to)
 			through.leave(nil)
 			return nil
 		}
@@ -145,15 +154,11 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		return retry.Mark(last, found.verdict)
 	})
 	if err == nil {
-		level := slog.LevelDebug
-		if tries.count > 1 {
-			level = slog.LevelInfo
-		}
-		c.log.LogAttrs(ctx, level, "aurorapgx: connected", c.attrs(to, tries.count, time.Since(start), nil, nil)...)
+		c.events.connected(ctx, to, conn, tries.count, time.Since(start))
 		return conn, to, nil
 	}
 	failed := c.failed(to, tries, start, found, err)
-	c.log.LogAttrs(ctx, slog.LevelError, "aurorapgx: connect failed", c.attrs(to, failed.Attempts, failed.Elapsed, failed.Cause, failed)...)
+	c.events.connectFailed(ctx, to, failed)
 	return nil, nil, failed
 }
 
@@ -226,7 +231,8 @@ func (c *connector) tryTarget(ctx context.Context, t *target, tries *attempts) (
 		conn, err := c.tryAddresses(ctx, cfg, t, addrs)
 		switch {
 		case err == nil && t.writer: // there is one, so that whatever leads elsewhere leads to no writer
-			c.generations.keepOnly(addrs)
+			c.generations.keepOnly(ctx, addrs)
+			c.generations.foundWriter(ctx, conn.generation.addr, addrs)
 		case errors.Is(err, errMoved) && ctx.Err() == nil:
 			continue
 		}
@@ -336,11 +342,12 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 		_ = conn.Close()
 		return nil, err
 	}
-	if g.retired.Load() { // it was a reader's, or somebody has found out something meanwhile
+	if g.outOfUse() != inUse { // it was a reader's, or somebody has found out something meanwhile
 		g = c.generations.join(addr)
 	}
 	handed := handOver(conn, read)
 	handed.generation, handed.deathsSeen, handed.patience = g, g.deaths.Load(), patienceAfter(taken)
+	g.used.Store(true)
 	return handed, nil
 }
 
@@ -362,7 +369,7 @@ func (c *connector) examine(ctx context.Context, pc *pgconn.PgConn, t target, ad
 	if !reader {
 		return nil
 	}
-	c.generations.retire(addr)
+	c.generations.retireReader(ctx, addr)
 	if t.hold > 0 {
 		reader, err = c.awaitPromotion(ctx, pc, t, g)
 		if err == nil && !reader {
@@ -435,21 +442,4 @@ func (c *connector) describe(t *target, tries *attempts, start time.Time, f find
 		Endpoint: t.endpoint, User: cmp.Or(tries.last.User, tries.login.user), Attempts: tries.count, Elapsed: time.Since(start),
 		Cause: f.cause, Case: f.trouble.entry().name, Hint: f.hint(), found: f, err: err,
 	}
-}
-
-func (c *connector) attrs(t *target, attempt int, elapsed time.Duration, cause, err error) []slog.Attr {
-	if t == nil {
-		t = &c.targets[0]
-	}
-	attrs := []slog.Attr{
-		slog.String("endpoint", t.hostPort()), slog.String("kind", t.endpoint.Kind.String()),
-		slog.Int("attempt", attempt), slog.Duration("elapsed", elapsed),
-	}
-	if cause != nil {
-		attrs = append(attrs, slog.String("cause", cause.Error()))
-	}
-	if err != nil {
-		attrs = append(attrs, slog.String("error", err.Error()))
-	}
-	return attrs
 }

@@ -19,31 +19,70 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // generation is all connections of a pool to one address that were opened since the last
 // one to it was retired.
 type generation struct {
-	retired atomic.Bool
-	lost    atomic.Bool // retired because the server does not answer
+	addr    string        // of the server
+	retired atomic.Uint32 // an outOfUse
+	lost    atomic.Bool   // retired because the server does not answer
+	used    atomic.Bool   // a pool has got a connection of it
 	of      *generations
 	vouched atomic.Bool   // the server was asked and said that it is no reader
 	deaths  atomic.Uint64 // connections that ended without our doing
 }
 
-func (g *generation) retire() { g.retired.Store(true) }
+// outOfUse is why a generation was retired.
+type outOfUse uint32
 
-// lose retires the generation of a server that has become silent.
+const (
+	inUse     outOfUse = iota
+	hasMoved           // the endpoint leads elsewhere
+	isReading          // the server is no writer
+	isSilent           // the server does not acknowledge what is sent
+)
+
+func (o outOfUse) String() string {
+	switch o {
+	case hasMoved:
+		return observe.EvictedMoved
+	case isReading:
+		return observe.EvictedReadOnly
+	case isSilent:
+		return observe.EvictedSilent
+	default:
+		return ""
+	}
+}
+
+// outOfUse is why the generation was retired, inUse if it was not.
+func (g *generation) outOfUse() outOfUse { return outOfUse(g.retired.Load()) }
+
+// retire takes the generation out of use, and tells. The caller holds no lock.
+func (g *generation) retire(ctx context.Context, why outOfUse) {
+	if g.retired.CompareAndSwap(uint32(inUse), uint32(why)) {
+		g.of.events.noticed(ctx, g, why)
+	}
+}
+
+// lose retires the generation of a server that has become silent. That is found out where there is
+// no context at hand.
 func (g *generation) lose() {
 	g.lost.Store(true)
 	g.of.lost.Store(time.Now().UnixNano())
-	g.retire()
+	g.retire(context.Background(), isSilent)
 }
 
 // generations are those in use, by address.
 type generations struct {
+	events *events
+
 	mu      sync.Mutex
 	current map[string]*generation
+	writer  string // where the last connection to a writer went, if anybody wants to know
 
 	lost atomic.Int64 // when a server was last found to be silent
 }
@@ -61,57 +100,83 @@ func (gs *generations) join(addr string) *generation {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
 	g := gs.current[addr]
-	if g == nil || g.retired.Load() {
+	if g == nil || g.outOfUse() != inUse {
 		if gs.current == nil {
 			gs.current = map[string]*generation{}
 		}
-		g = &generation{of: gs}
+		g = &generation{addr: addr, of: gs}
 		gs.current[addr] = g
 	}
 	return g
 }
 
-// retire drops the connections to addr, if there are any.
-func (gs *generations) retire(addr string) {
+// retireReader drops the connections to addr, which is a reader's, if there are any.
+func (gs *generations) retireReader(ctx context.Context, addr string) {
 	gs.mu.Lock()
-	defer gs.mu.Unlock()
-	if g := gs.current[addr]; g != nil {
-		g.retire()
-		delete(gs.current, addr)
+	g := gs.current[addr]
+	delete(gs.current, addr)
+	gs.mu.Unlock()
+	if g != nil {
+		g.retire(ctx, isReading)
 	}
 }
 
 // keepOnly drops the connections to all addresses but these.
-func (gs *generations) keepOnly(addrs []string) {
+func (gs *generations) keepOnly(ctx context.Context, addrs []string) {
+	var others []*generation
 	gs.mu.Lock()
-	defer gs.mu.Unlock()
 	for addr, g := range gs.current {
 		if !slices.Contains(addrs, addr) {
-			g.retire()
+			others = append(others, g)
 			delete(gs.current, addr)
 		}
+	}
+	gs.mu.Unlock()
+	for _, g := range others {
+		g.retire(ctx, hasMoved)
+	}
+}
+
+// foundWriter tells if a connection to the writer, whose name leads to addrs, went to another server
+// than the one before.
+func (gs *generations) foundWriter(ctx context.Context, addr string, addrs []string) {
+	if !gs.events.on() {
+		return
+	}
+	gs.mu.Lock()
+	former := gs.writer
+	gs.writer = addr
+	gs.mu.Unlock()
+	if former != "" && !slices.Contains(addrs, former) {
+		gs.events.writerChanged(ctx, former, addr)
 	}
 }
 
 // usable reports whether a statement may be sent on an idle connection. It costs two loads,
 // and a look at the socket if another connection to the same server has died since
 // the last look: what ended that one may have ended this one.
-func (c *handedConn) usable() bool {
+func (c *handedConn) usable() bool { return c.unusable() == "" }
+
+// unusable is why it is not usable, as package observe calls it.
+func (c *handedConn) unusable() string {
 	if c.generation == nil {
-		return true
+		return ""
 	}
-	if c.seenClosed || c.generation.retired.Load() {
-		return false
+	if c.seenClosed {
+		return observe.EvictedClosed
+	}
+	if why := c.generation.outOfUse(); why != inUse {
+		return why.String()
 	}
 	if deaths := c.generation.deaths.Load(); deaths != c.deathsSeen {
 		switch look(c.Conn) {
 		case closed, talking:
-			return false
+			return observe.EvictedClosed
 		default:
 			c.deathsSeen = deaths
 		}
 	}
-	return true
+	return ""
 }
 
 // lookAfter is how long a connection must have idled to be worth a look, which costs a system
@@ -182,11 +247,14 @@ func prepareHook(cfg *pgxpool.Config) func(context.Context, *pgx.Conn) (bool, er
 
 // dropUnusable puts the question in front of the user's own hooks: pgxpool destroys a connection
 // that PrepareConn refuses, and takes another.
-func dropUnusable(cfg *pgxpool.Config) {
+func dropUnusable(cfg *pgxpool.Config, events *events) {
 	prepare, ping := prepareHook(cfg), cfg.ShouldPing
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
-		if c := handedConnOf(conn.PgConn()); c != nil && !c.usable() {
-			return false, nil
+		if c := handedConnOf(conn.PgConn()); c != nil {
+			if why := c.unusable(); why != "" {
+				events.evicted(ctx, c, why)
+				return false, nil
+			}
 		}
 		if prepare == nil {
 			return true, nil

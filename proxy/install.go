@@ -6,7 +6,6 @@ package proxy
 import (
 	"cmp"
 	"context"
-	"log/slog"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -43,14 +42,15 @@ func wire(cfg *pgxpool.Config, o *options, s settings) (*connector, error) {
 		return nil, err
 	}
 	c := &connector{
-		targets: targets,
-		login:   newLogin(&conn.Config, o, first),
-		lookup:  conn.LookupFunc,
-		dialNet: conn.DialFunc,
-		log:     o.logger,
-		attempt: orElse(o.attempt, o.preset.attempt),
-		budget:  orElse(o.budget, o.preset.budgetFor(first)),
-		gate:    newGate(orElse(o.connects, o.preset.connects)),
+		targets:   targets,
+		login:     newLogin(&conn.Config, o, first),
+		lookup:    conn.LookupFunc,
+		dialNet:   conn.DialFunc,
+		log:       quietly(o.logger),
+		attempt:   orElse(o.attempt, o.preset.attempt),
+		budget:    orElse(o.budget, o.preset.budgetFor(first)),
+		observers: o.observers,
+		gate:      newGate(orElse(o.connects, o.preset.connects)),
 	}
 	if c.login.iam != nil {
 		if err := checkIAM(&conn.Config, targets, c.login.iam, s); err != nil {
@@ -69,11 +69,10 @@ func wire(cfg *pgxpool.Config, o *options, s settings) (*connector, error) {
 		c.dialNet = (&net.Dialer{}).DialContext
 	}
 	c.dialNet = watched(c.dialNet, orElse(o.failover.peer, peerTimeout))
-	if c.log == nil {
-		c.log = slog.New(slog.DiscardHandler)
-	}
+	c.events = newEvents(o, targets[0], conn.Database)
+	c.login.events, c.generations.events = c.events, c.events
 	if r := c.login.rotation; r != nil {
-		r.log, r.calm = c.log, c.gate.healthy
+		r.log, r.calm, r.events = c.log, c.gate.healthy, c.events
 	}
 	c.base = attemptConfig(&conn.Config)
 	if c.topology, err = newTopology(o.failover, targets); err != nil {
@@ -81,7 +80,7 @@ func wire(cfg *pgxpool.Config, o *options, s settings) (*connector, error) {
 	}
 	c.install(cfg)
 	o.limit(cfg, first, s)
-	dropUnusable(cfg)
+	dropUnusable(cfg, c.events)
 	return c, nil
 }
 
@@ -105,7 +104,7 @@ func attemptConfig(outer *pgconn.Config) *pgconn.Config {
 func (c *connector) install(cfg *pgxpool.Config) {
 	conn := cfg.ConnConfig
 	user, password, tracer, before := conn.User, conn.Password, conn.Tracer, cfg.BeforeConnect
-	ours := c.traceAcquire(tracer)
+	ours := c.traceAcquire(tracer, c.observers)
 	c.login.database, c.login.params = conn.Database, conn.RuntimeParams
 	_, c.addr = pgconn.NetworkAddress(conn.Host, conn.Port)
 

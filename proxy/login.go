@@ -35,9 +35,10 @@ type login struct {
 	params   map[string]string
 	source   func(ctx context.Context, t target, user string) (secrets.Credentials, error)
 	rejected func(ctx context.Context, c secrets.Credentials)
-	iam      *iamSigner   // nil unless tokens are signed here
-	fixed    bool         // the source always returns the same
-	rotation *rotation    // nil unless the source rotates
+	iam      *iamSigner // nil unless tokens are signed here
+	fixed    bool       // the source always returns the same
+	rotation *rotation  // nil unless the source rotates
+	events   *events
 	describe fmt.Stringer // the source, if it has something to say
 	// unasked connects fill the pool's minimum. Nobody waits for them, and the pool's
 	// Close cannot end them but waits for them, so they make one attempt. pgxpool gives
@@ -63,7 +64,15 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 	if rotation != nil {
 		asked = rotation.asked.Add(1)
 	}
+	listened := a.login.events.on() && !a.login.fixed
+	var begun time.Time
+	if listened {
+		begun = time.Now()
+	}
 	creds, err := a.login.source(ctx, t, a.login.user)
+	if listened {
+		a.login.events.fetched(ctx, &t, &a.login, creds, time.Since(begun), err)
+	}
 	if err != nil && rotation != nil && ctx.Err() != nil {
 		if last, refusal := rotation.lastRefusal(); refusal != nil { // of the two, it tells more
 			a.count--
@@ -101,9 +110,9 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 }
 
 // opened notes on a connection with which credentials it was opened.
-func (a *attempts) opened(conn *handedConn, t *target) {
+func (a *attempts) opened(ctx context.Context, conn *handedConn, t *target) {
 	if r := a.login.rotation; r != nil {
-		conn.opening = r.opened(a.last, a.asked, t.endpoint.Kind)
+		conn.opening = r.opened(ctx, a.last, a.asked, t)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
@@ -28,6 +29,7 @@ type options struct {
 	awsConfig *aws.Config
 	rootCAs   []byte // PEM
 	logger    *slog.Logger
+	observers []observe.Observer
 	kind      *Kind
 	execMode  *pgx.QueryExecMode
 	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -169,14 +171,27 @@ func WithRootCAs(pem []byte) Option {
 	}
 }
 
-// WithLogger reports connects, failed attempts and ignored settings. The default is
-// silence. Passwords and tokens are never logged.
+// WithLogger reports connects, failed attempts, failovers, rotations, evictions and ignored
+// settings, with the keys of package observe's documentation. The default is silence.
+// Passwords and tokens are never logged.
 func WithLogger(l *slog.Logger) Option {
 	return func(o *options) {
 		if l == nil {
 			o.fail("WithLogger", "the logger is nil", "pass slog.Default(), or leave the option out for silence")
 		}
 		o.logger = l
+	}
+}
+
+// WithObserver tells o what [WithLogger] logs: see [observe.Observer] for what it must bear. If it is
+// also a pgxpool.AcquireTracer or a pgxpool.ReleaseTracer, the pool calls it as these. May be
+// given more than once, for several of them. The default is nobody, and costs nothing.
+func WithObserver(observer observe.Observer) Option {
+	return func(o *options) {
+		if observer == nil {
+			o.fail("WithObserver", "the observer is nil", "leave the option out")
+		}
+		o.observers = append(o.observers, observer)
 	}
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
@@ -27,6 +28,7 @@ type rotation struct {
 	within time.Duration
 	calm   func() bool // connects succeed
 	log    *slog.Logger
+	events *events
 
 	asked      atomic.Uint64 // counts the questions to the source, and so orders its answers
 	generation atomic.Int64  // grows with each change of the credentials
@@ -66,24 +68,27 @@ func (r *rotation) alternates(kind Kind) (one, other string) {
 
 // opened notes with which credentials a connection was opened: creds, the answer to
 // the question asked.
-func (r *rotation) opened(creds secrets.Credentials, asked uint64, kind Kind) opening {
+func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked uint64, t *target) opening {
 	r.mu.Lock()
 	o := opening{generation: r.generation.Load(), retireAfter: rand.N(r.within + 1)}
 	r.refused = refusals{}
-	switched := false
+	rotated, former := false, r.current.User
 	switch {
 	case r.of == 0 || creds == r.current:
 		r.current, r.of = creds, max(r.of, asked)
 	case asked > r.of:
-		switched = creds.User != r.current.User
+		rotated = true
 		r.current, r.of, r.since = creds, asked, time.Now()
 		o.generation = r.generation.Add(1)
 	default: // it took longer than a connection with newer ones
 		o.generation--
 	}
 	r.mu.Unlock()
-	if switched {
-		if one, other := r.alternates(kind); other != "" {
+	if rotated {
+		r.events.rotated(ctx, t, creds.User, former)
+	}
+	if rotated && former != creds.User {
+		if one, other := r.alternates(t.endpoint.Kind); other != "" {
 			why := alternatingUsers.found("one", quote(one), "other", quote(other)).hint()
 			r.log.Warn("aurorapgx: alternating users behind RDS Proxy", slog.String("reason", why))
 		}
@@ -108,6 +113,7 @@ func (r *rotation) retire(cfg *pgxpool.Config) {
 	next := prepareHook(cfg)
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if h := handedConnOf(conn.PgConn()); h != nil && r.outdated(h.opening) {
+			r.events.evicted(ctx, h, observe.EvictedRotated)
 			return false, nil
 		}
 		if next == nil {

@@ -15,6 +15,7 @@ import (
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/secrets"
 )
 
@@ -44,6 +45,9 @@ func (s settings) takeSecret(o *options) error {
 	var more []secrets.ManagerOption
 	if o.logger != nil {
 		more = append(more, secrets.Logger(o.logger))
+	}
+	if len(o.observers) > 0 {
+		more = append(more, secrets.Observer(observe.All(o.observers...)))
 	}
 	o.source = secrets.FromManager(newLazyManager(o.awsConfig, s.secretRegion(one.value)), one.value, more...)
 	return nil

@@ -64,8 +64,11 @@ func (c *sqlConn) ResetSession(ctx context.Context) error {
 		return driver.ErrBadConn
 	}
 	ping := c.from.shouldPing(ctx, pgxpool.ShouldPingParams{Conn: c.pgx, IdleDuration: time.Since(c.returned)})
-	if below := handedConnOf(c.pgx.PgConn()); below != nil && !below.usable() {
-		return driver.ErrBadConn
+	if below := handedConnOf(c.pgx.PgConn()); below != nil {
+		if why := below.unusable(); why != "" {
+			below.generation.of.events.evicted(ctx, below, why)
+			return driver.ErrBadConn
+		}
 	}
 	if !ping {
 		return nil

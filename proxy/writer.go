@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // isWriter reports whether the endpoint is one that statements may write through, and
@@ -77,8 +79,12 @@ func (c *connector) rejectReadOnly(next pgconn.PgErrorHandler) pgconn.PgErrorHan
 		if e.Code != "25006" {
 			return keep
 		}
-		if conn := handedConnOf(pc); conn != nil && conn.generation != nil && !conn.generation.vouched.Load() {
-			conn.generation.retire()
+		conn, ctx := handedConnOf(pc), context.Background() // pgx's hook has none
+		if conn != nil {
+			c.events.evicted(ctx, conn, observe.EvictedReadOnly)
+		}
+		if conn != nil && conn.generation != nil && !conn.generation.vouched.Load() {
+			conn.generation.retire(ctx, isReading)
 			c.doubt.raise()
 			if c.topology != nil {
 				c.topology.prefer(nil)

@@ -154,6 +154,8 @@ func newToken() (c claim) {
 }
 
 // beforeCommit has nothing to do where COMMIT brings the row along.
+func (byLedger) called() string { return "ledger" }
+
 func (byLedger) beforeCommit(_ context.Context, c claim, _ querier) (claim, error) { return c, nil }
 
 func (l byLedger) inSQL(ctx context.Context, run querier) (claim, error) {

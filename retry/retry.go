@@ -35,6 +35,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // Policy says how often and for how long [Do] tries. The zero value makes a single
@@ -55,6 +57,10 @@ type Policy struct {
 	// that succeeded and about the last. It runs on the caller's goroutine, before the
 	// pause, with the context that Do was given. It costs nothing when it is not set.
 	OnAttempt func(ctx context.Context, a Attempt)
+	// Observer, if set, is told the same as an [observe.TransactionAttempt], and besides when
+	// it all begins and ends, so that it can put a span around it: the attempts run with the
+	// context that its Start returns. It costs nothing when it is not set.
+	Observer observe.Observer
 }
 
 // Attempt is one attempt that has ended, as [Policy].OnAttempt sees it.
@@ -82,6 +88,13 @@ const (
 // error and, if ctx ended, the context's cause; so errors.Is and errors.As see
 // both. fn is called at least once, unless ctx has already ended.
 func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
+	if p.Observer != nil {
+		return observed(ctx, p, func(err error) error { return err }, fn)
+	}
+	return do(ctx, p, fn)
+}
+
+func do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 	start := time.Now()
 	var pauses *backoff.ExponentialBackOff
 	var last error
@@ -90,7 +103,7 @@ func Do(ctx context.Context, p Policy, fn func(context.Context) error) error {
 			return giveUp(n-1, start, last, context.Cause(ctx))
 		}
 		began := start
-		if p.OnAttempt != nil {
+		if p.told() {
 			began = time.Now()
 		}
 		err := fn(ctx)
@@ -125,9 +138,12 @@ func (p Policy) next(ctx context.Context, n int, start time.Time, err error, pau
 	return true, pause
 }
 
-// report tells OnAttempt about an attempt, of which Do has filled in what it knows.
+// told reports whether anybody wants to hear of attempts.
+func (p Policy) told() bool { return p.OnAttempt != nil || p.Observer != nil }
+
+// report tells about an attempt, of which Do has filled in what it knows.
 func (p Policy) report(ctx context.Context, start, began time.Time, a Attempt) {
-	if p.OnAttempt == nil {
+	if !p.told() {
 		return
 	}
 	now := time.Now()
@@ -141,7 +157,12 @@ func (p Policy) report(ctx context.Context, start, began time.Time, a Attempt) {
 	if a.Err != nil {
 		a.Verdict, a.Reason = classify(a.Err)
 	}
-	p.OnAttempt(ctx, a)
+	if p.OnAttempt != nil {
+		p.OnAttempt(ctx, a)
+	}
+	if p.Observer != nil {
+		p.Observer.Observe(ctx, a.event())
+	}
 }
 
 // lastAttempt reports whether attempt n exhausts the policy by count.

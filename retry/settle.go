@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // Settlement is what settling found out about a COMMIT whose answer was lost.
@@ -96,10 +98,13 @@ type settling struct {
 	by       evidence
 	budget   time.Duration
 	detached bool // goes on without the caller's context
+	observer observe.Observer
 }
 
 // evidence is a way to settle.
 type evidence interface {
+	// called is what observers call it.
+	called() string
 	// begin begins a transaction on db.
 	begin(ctx context.Context, db Beginner, o pgx.TxOptions) (pgx.Tx, claim, error)
 	// beforeCommit learns in the transaction what begin could not.
@@ -142,7 +147,9 @@ func (s settling) settled(ctx context.Context, err error, c claim, run querier) 
 	if c.nothing {
 		return &marked{RolledBack, "the transaction was read-only", SettledRolledBack, fmt.Errorf("retry: the answer to COMMIT was lost: %w", doubt.Err)}
 	}
+	begun := time.Now()
 	committed, why := s.find(ctx, c, run)
+	s.found(ctx, committed, why, time.Since(begun))
 	switch {
 	case why != nil:
 		doubt.XID, doubt.Unsettled = c.xid, why

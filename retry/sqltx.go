@@ -25,17 +25,14 @@ type SQLBeginner interface {
 // bridge single statements may still run twice beneath it, within a transaction that is
 // then lost as a whole.
 func SQLTx(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(tx *sql.Tx) error, options ...TxOption) error {
-	cfg := txConfig{policy: Serialization()}
-	for _, option := range options {
-		option(&cfg)
-	}
+	cfg := newTxConfig(options)
 	if cfg.options != (pgx.TxOptions{}) {
 		return errors.New("retry: SQLTx takes *sql.TxOptions: leave WithTxOptions out")
 	}
-	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return sqlAttempt(ctx, db, opts, &cfg.settle, fn) }))
+	return cfg.run(ctx, func(ctx context.Context) error { return sqlAttempt(ctx, db, opts, cfg, fn) })
 }
 
-func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, settle *settling, fn func(*sql.Tx) error) error {
+func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, cfg *txConfig, fn func(*sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, opts)
 	if err != nil {
 		if Classify(err) == Permanent || !fromDatabase(err) {
@@ -55,6 +52,7 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, settle
 	if ctx.Err() != nil { // database/sql rolls back by itself
 		return mark(context.Cause(ctx), RolledBack, "COMMIT was not sent")
 	}
+	settle := &cfg.settle
 	c := claim{nothing: opts != nil && opts.ReadOnly}
 	if settle.by != nil && !c.nothing {
 		if c, err = settle.by.inSQL(ctx, sqlQuery(tx)); err != nil {
@@ -64,6 +62,7 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, settle
 	done = true // Commit ends the transaction, whatever it returns
 	if err = tx.Commit(); err != nil {
 		err = sqlCommitFailed(err)
+		cfg.doubted(ctx, err)
 	}
 	if settle.by == nil {
 		return err

@@ -9,6 +9,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // Beginner starts transactions: a *pgxpool.Pool, a *pgx.Conn, or a pgx.Tx, whose
@@ -24,6 +26,28 @@ type txConfig struct {
 	options pgx.TxOptions
 	policy  Policy
 	settle  settling
+	// observer is the one of WithObserver. What is told, is told to the policy's.
+	observer observe.Observer
+}
+
+func newTxConfig(opts []TxOption) *txConfig {
+	cfg := &txConfig{policy: Serialization()}
+	for _, opt := range opts {
+		opt(cfg)
+	}
+	if cfg.observer != nil {
+		cfg.policy.Observer = cfg.observer
+	}
+	cfg.settle.observer = cfg.policy.Observer
+	return cfg
+}
+
+// run makes attempts until one commits or must not be followed by another.
+func (c *txConfig) run(ctx context.Context, attempt func(context.Context) error) error {
+	if c.policy.Observer != nil {
+		return observed(ctx, c.policy, bare, attempt)
+	}
+	return bare(do(ctx, c.policy, attempt))
 }
 
 // WithTxOptions sets isolation level, access mode and whatever else pgx lets a
@@ -58,14 +82,35 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 // On a pgx.Tx fn runs once, between SAVEPOINT and RELEASE: what failed is the outer
 // transaction's affair. WithTxOptions is an error there.
 func Tx(ctx context.Context, db Beginner, fn func(tx pgx.Tx) error, opts ...TxOption) error {
-	cfg := txConfig{policy: Serialization()}
-	for _, opt := range opts {
-		opt(&cfg)
+	return transact(ctx, db, work{without: fn}, opts)
+}
+
+// TxContext is [Tx] for a function that is given the context of its transaction: that of the
+// caller, with what an observer ([WithObserver]) has added to it, as a span. Statements that are sent
+// with it are within that span.
+func TxContext(ctx context.Context, db Beginner, fn func(ctx context.Context, tx pgx.Tx) error, opts ...TxOption) error {
+	return transact(ctx, db, work{with: fn}, opts)
+}
+
+// work is the function of a transaction, of either kind.
+type work struct {
+	without func(pgx.Tx) error
+	with    func(context.Context, pgx.Tx) error
+}
+
+func (w work) do(ctx context.Context, tx pgx.Tx) error {
+	if w.with != nil {
+		return w.with(ctx, tx)
 	}
+	return w.without(tx)
+}
+
+func transact(ctx context.Context, db Beginner, fn work, opts []TxOption) error {
+	cfg := newTxConfig(opts)
 	if outer, ok := db.(pgx.Tx); ok {
 		return savepoint(ctx, outer, cfg, fn)
 	}
-	return bare(Do(ctx, cfg.policy, func(ctx context.Context) error { return attempt(ctx, db, &cfg, fn) }))
+	return cfg.run(ctx, func(ctx context.Context) error { return attempt(ctx, db, cfg, fn) })
 }
 
 // bare takes the error of a single attempt out of Do's, so that what the application
@@ -125,7 +170,7 @@ const rollbackTimeout = 5 * time.Second
 
 // attempt is one transaction from BEGIN to COMMIT. Its error is marked with what it
 // proves.
-func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn func(pgx.Tx) error) error {
+func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn work) error {
 	tx, claim, err := cfg.begin(ctx, db)
 	if err != nil {
 		if conn := singleConn(db); Classify(err) == Permanent || conn != nil && conn.IsClosed() {
@@ -155,6 +200,7 @@ func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn func(pgx.Tx) er
 	before := sent()
 	if err = tx.Commit(ctx); err != nil {
 		err = commitFailed(err, before != unknownCount && sent() == before)
+		cfg.doubted(ctx, err)
 	}
 	if cfg.settle.by == nil {
 		return err
@@ -213,7 +259,7 @@ const (
 
 // guarded runs fn and rolls back if it fails or panics. The state is that before the
 // rollback; after it the connection may be somebody else's.
-func guarded(ctx context.Context, tx pgx.Tx, fn func(pgx.Tx) error) (state txState, err error) {
+func guarded(ctx context.Context, tx pgx.Tx, fn work) (state txState, err error) {
 	done := false
 	defer func() {
 		if done && err == nil {
@@ -227,7 +273,7 @@ func guarded(ctx context.Context, tx pgx.Tx, fn func(pgx.Tx) error) (state txSta
 		}
 		rollback(ctx, tx)
 	}()
-	err = fn(tx)
+	err = fn.do(ctx, tx)
 	done = true
 	return open, err
 }
@@ -288,7 +334,7 @@ func writeCounter(conn *pgx.Conn) func() uint64 {
 }
 
 // savepoint runs fn once inside an outer transaction.
-func savepoint(ctx context.Context, outer pgx.Tx, cfg txConfig, fn func(pgx.Tx) error) error {
+func savepoint(ctx context.Context, outer pgx.Tx, cfg *txConfig, fn work) error {
 	if cfg.options != (pgx.TxOptions{}) {
 		return errors.New("retry: a savepoint has no transaction options of its own: leave WithTxOptions out")
 	}

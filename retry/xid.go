@@ -263,6 +263,8 @@ func (byXID) ask(ctx context.Context, run querier, c claim) (committed bool, err
 	}
 }
 
+func (byXID) called() string { return "xid" }
+
 func (byXID) answered(context.Context, querier, claim) {}
 
 func (byXID) explain(err error) error { return err }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // ManagerClient is what [FromManager] needs of AWS Secrets Manager: the one method of
@@ -31,6 +33,7 @@ type Manager struct {
 	others []string // further stages, for when the server refuses
 	ttl    time.Duration
 	log    *slog.Logger
+	events observe.Observer // nil if nobody listens
 	now    func() time.Time
 	wrong  error // what the options got wrong
 
@@ -171,6 +174,20 @@ func Logger(l *slog.Logger) ManagerOption {
 			return
 		}
 		m.log = l
+	}
+}
+
+// Observer is told about each read of the secret from AWS Secrets Manager, as an
+// [observe.SecretRead]. It comes with the context of whoever asked first. A pool that makes its
+// Manager itself, because of secret=NAME in the connection string, passes its own on.
+// Default: nobody.
+func Observer(o observe.Observer) ManagerOption {
+	return func(m *Manager) {
+		if o == nil {
+			m.fail("the observer is nil", "leave the option out")
+			return
+		}
+		m.events = observe.All(m.events, o)
 	}
 }
 

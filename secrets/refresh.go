@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 const (
@@ -107,12 +109,13 @@ func (m *Manager) leave(f *flight) {
 
 func (m *Manager) fly(ctx context.Context, f *flight) {
 	defer f.cancel()
+	begun := m.now()
 	h, refused, err := m.fetchUsable(ctx)
 	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		err = &Error{Secret: m.name, Problem: "Secrets Manager does not answer", Fix: "check that this subnet reaches it, by a NAT gateway or a VPC endpoint", temporary: true, err: context.DeadlineExceeded}
 	}
 	m.mu.Lock()
-	report := func() {}
+	report, old := func() {}, m.current.Load()
 	if m.flight == f {
 		m.flight, m.askedAt = nil, m.now().Round(0)
 		if err == nil {
@@ -127,7 +130,22 @@ func (m *Manager) fly(ctx context.Context, f *flight) {
 	}
 	m.mu.Unlock()
 	report()
+	if m.events != nil {
+		m.observe(ctx, old, h, m.now().Sub(begun), err)
+	}
 	close(f.done)
+}
+
+// observe tells about a read, old being what was current before.
+func (m *Manager) observe(ctx context.Context, old, h *held, took time.Duration, err error) {
+	e := observe.SecretRead{Secret: m.name, Took: took, Stale: err != nil && old != nil}
+	if err != nil {
+		e.Err = fetchErrorOf(m.name, err)
+	} else {
+		e.Stage, e.Version = h.stage, h.version
+		e.Changed = old != nil && old.secret.Credentials != h.secret.Credentials
+	}
+	m.events.Observe(ctx, e)
 }
 
 // fetchUsable reads the current version, and if a server refused that, the others that
@@ -203,10 +221,7 @@ func (m *Manager) keep(h *held, refused bool) (report func()) {
 // failed notes a failed read, keeps the old value in use if there is one, and returns
 // what there is to report. The caller holds the lock.
 func (m *Manager) failed(err error) (report func()) {
-	e, ok := errors.AsType[*Error](err)
-	if !ok {
-		e = fetchError(m.name, err)
-	}
+	e := fetchErrorOf(m.name, err)
 	now := m.now().Round(0)
 	m.failure = e
 	m.failures++
@@ -227,6 +242,14 @@ func (m *Manager) failed(err error) (report func()) {
 		m.log.LogAttrs(context.Background(), slog.LevelWarn, "aurorapgx: the secret cannot be refreshed, the old value stays in use",
 			slog.String("secret", m.name), slog.String("version", old.version), slog.Time("read", old.readAt), slog.String("error", e.Error()))
 	}
+}
+
+// fetchErrorOf is the error of a read as callers get it.
+func fetchErrorOf(name string, err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	return fetchError(name, err)
 }
 
 // servedFrom is a copy with another time in which it needs no reading.
