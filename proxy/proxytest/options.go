@@ -11,6 +11,8 @@ import (
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // An Option changes one thing about a proxy from what [Start] would make it.
@@ -38,6 +40,7 @@ type config struct {
 	initQuery      string
 	dial           pgconn.DialFunc
 	logger         *slog.Logger
+	observer       observe.Observer
 	onLogin        []func(Login)
 	secrets        []func() (user, password string)
 	secretRefresh  time.Duration
@@ -288,6 +291,13 @@ func WithBackendDialFunc(dial pgconn.DialFunc) Option { return func(c *config) {
 // CloudWatch log group (which are not a contract). No token or password is logged. The default is
 // silence with [Start], and warnings to the test's output with [NewProxy].
 func WithLogger(l *slog.Logger) Option { return func(c *config) { c.logger = l } }
+
+// WithObserver tells o of each session that is pinned, as an [observe.Pinned], before the statement that
+// pinned it is passed on: o must not wait for that client. May be given more than once. The default is
+// nobody.
+func WithObserver(o observe.Observer) Option {
+	return func(c *config) { c.observer = observe.All(c.observer, o) }
+}
 
 // WithOnLogin calls f after each attempt to sign in, before the client gets the answer, on the
 // client connection's goroutine: f must not wait for that client. May be given more than once. The

@@ -5,10 +5,13 @@ package proxytest
 // so a change of session state inside a function goes unnoticed, here as there.
 
 import (
+	"context"
 	"log/slog"
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/aurorapgx/aurorapgx/observe"
 )
 
 // A Pin tells that a client session was tied to a database connection for the rest of its life.
@@ -113,9 +116,20 @@ func (s *clientSession) report(p *pinning) {
 	}
 	s.p.pins.add(pin, p.again)
 	if !p.again {
+		if o := s.p.cfg.observer; o != nil {
+			o.Observe(context.Background(), pin.event())
+		}
 		s.logf(slog.LevelWarn, "The client session was pinned to the database connection [dbConnection=%d] for the "+
 			"remainder of the session. The proxy can't reuse this connection until the session ends. Reason: %s Digest: %q.",
 			pin.DatabaseConnection, pin.Reason, pin.Digest)
+	}
+}
+
+// event is the pin as observers see it.
+func (p Pin) event() observe.Pinned {
+	return observe.Pinned{
+		ClientConnection: p.ClientConnection, DatabaseConnection: p.DatabaseConnection, User: p.User, Database: p.Database,
+		Rule: p.Rule, Reason: p.Reason, Digest: p.Digest, Caller: p.Caller.String(),
 	}
 }
 
