@@ -1,0 +1,141 @@
+package proxy_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/aurorapgx/aurorapgx/observe"
+	"github.com/aurorapgx/aurorapgx/proxy"
+	"github.com/aurorapgx/aurorapgx/secrets"
+)
+
+// witness notes what a pool tells, and which of it came outside of the context that it gave.
+type witness struct {
+	mu       sync.Mutex
+	events   []observe.Event
+	lines    []string
+	acquired atomic.Int64
+	released atomic.Int64
+}
+
+type within struct{}
+
+func (w *witness) Start(ctx context.Context, op observe.Operation) context.Context {
+	w.note(nil, "start "+op.Name+" "+op.Kind)
+	return context.WithValue(ctx, within{}, true)
+}
+
+func (w *witness) Observe(ctx context.Context, e observe.Event) {
+	line := strings.TrimPrefix(fmt.Sprintf("%T", e), "observe.")
+	switch e := e.(type) {
+	case observe.ConnectAttempt:
+		line += fmt.Sprintf(" %d %s last=%v", e.Number, e.Case, e.Last)
+		if e.Took <= 0 || (e.Err == nil) != (e.Cause == nil) {
+			line += fmt.Sprintf(" %+v", e)
+		}
+	case observe.Connected:
+		line += fmt.Sprintf(" %d %s", e.Attempts, e.Address)
+	case observe.ConnectFailed:
+		line += fmt.Sprintf(" %d %s", e.Attempts, e.Case)
+	case observe.CredentialsFetched:
+		line += " " + e.Source + " " + e.User
+	}
+	if ctx.Value(within{}) == nil {
+		line += " outside"
+	}
+	w.note(e, line)
+}
+
+func (w *witness) note(e observe.Event, line string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.events, w.lines = append(w.events, e), append(w.lines, line)
+}
+
+func (w *witness) TraceAcquireStart(ctx context.Context, _ *pgxpool.Pool, _ pgxpool.TraceAcquireStartData) context.Context {
+	return ctx
+}
+
+func (w *witness) TraceAcquireEnd(context.Context, *pgxpool.Pool, pgxpool.TraceAcquireEndData) {
+	w.acquired.Add(1)
+}
+
+func (w *witness) TraceRelease(*pgxpool.Pool, pgxpool.TraceReleaseData) { w.released.Add(1) }
+
+func TestObserverOfConnects(t *testing.T) {
+	t.Parallel()
+	source := secrets.Func(func(context.Context) (secrets.Credentials, error) {
+		return secrets.Credentials{User: "app", Password: password}, nil
+	})
+	for name, tt := range map[string]struct {
+		first func(*dialogue) // the server's answer to the first attempt
+		opts  []proxy.Option
+		want  []string
+	}{
+		"at once": {login, nil, []string{
+			"start connect other", "CredentialsFetched source app", "ConnectAttempt 1  last=true", "Connected 1 127.0.0.1",
+		}},
+		"after a start": {refuse("57P03", "the database system is starting up"), nil, []string{
+			"start connect other", "CredentialsFetched source app", "ConnectAttempt 1 starting-up last=false",
+			"CredentialsFetched source app", "ConnectAttempt 2  last=true", "Connected 2 127.0.0.1",
+		}},
+		"never": {refuse("3D000", "database does not exist"), nil, []string{
+			"start connect other", "CredentialsFetched source app", "ConnectAttempt 1 database-not-found last=true", "ConnectFailed 1 database-not-found",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var attempts atomic.Int64
+			s := newScripted(t, func(d *dialogue) {
+				if attempts.Add(1) == 1 {
+					tt.first(d)
+					return
+				}
+				login(d)
+			})
+			w := &witness{}
+			pool := newPool(t, strings.Replace(s.dsn(), ":"+password+"@", "@", 1), append(tt.opts, proxy.WithObserver(w), proxy.WithCredentials(source))...)
+			conn, err := pool.Acquire(t.Context())
+			if err == nil {
+				conn.Release()
+			}
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			if !slices.Equal(w.lines, tt.want) {
+				t.Errorf("saw\n%s\nwant\n%s", strings.Join(w.lines, "\n"), strings.Join(tt.want, "\n"))
+			}
+			for _, e := range w.events {
+				if text := fmt.Sprintf("%+v", e); strings.Contains(text, password) {
+					t.Errorf("a password: %s", text)
+				}
+			}
+			released := int64(0)
+			if err == nil {
+				released = 1
+			}
+			if w.acquired.Load() != 1 || w.released.Load() != released {
+				t.Errorf("%d acquires and %d releases", w.acquired.Load(), w.released.Load())
+			}
+			var failed *proxy.ConnectError
+			if last, ok := w.events[len(w.events)-1].(observe.ConnectFailed); ok && (!errors.As(err, &failed) || !errors.Is(last.Err, failed)) {
+				t.Errorf("the caller got %v, the observer %v", err, last.Err)
+			}
+		})
+	}
+}
+
+func TestObserverMustNotBeNil(t *testing.T) {
+	t.Parallel()
+	_, err := proxy.NewPool(t.Context(), "postgres://app:password@localhost/app", proxy.WithObserver(nil))
+	if e, ok := errors.AsType[*proxy.ConfigError](err); !ok || e.Source != "WithObserver" {
+		t.Errorf("got %v", err)
+	}
+}
