@@ -28,7 +28,7 @@
 //	former      the user before a rotation
 //	from, to    the writer's address before and after
 //	how         the evidence that settles a COMMIT: xid or ledger
-//	kind        the endpoint's kind: proxy, writer, reader, instance, ...
+//	kind        the endpoint's kind: proxy, cluster writer, cluster reader, instance, ...
 //	pause       the time until the next attempt
 //	pool        the pool, host:port/database
 //	read        when a secret was read
@@ -95,7 +95,7 @@ type ConnectAttempt struct {
 	Pool     string        // host:port/database
 	Endpoint string        // host:port; with proxy.WithTopology it may be an instance
 	Kind     string        // the endpoint's kind
-	Number   int           // 1 for the first
+	Number   int           // 1 for the first; also of one that ended for want of credentials other than refused ones
 	Took     time.Duration // of this attempt
 	Elapsed  time.Duration // from the start of the connect
 	Err      error         // nil if it succeeded

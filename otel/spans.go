@@ -5,7 +5,10 @@ package otelaurora
 import (
 	"context"
 	"errors"
+	"io"
+	"net"
 	"strings"
+	"syscall"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"go.opentelemetry.io/otel/attribute"
@@ -153,6 +156,11 @@ func errorType(err error) string {
 	}
 	if e, ok := errors.AsType[*proxy.ConnectError](err); ok {
 		return e.Case
+	}
+	for _, lost := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE, net.ErrClosed} {
+		if errors.Is(err, lost) {
+			return "connection-lost"
+		}
 	}
 	switch {
 	case errors.Is(err, context.DeadlineExceeded):
