@@ -10,7 +10,7 @@
 # make failover    the same for five faults, once, as a page: examples/failover.html
 # make quickstart  the demonstration: cold start and failover, on a real PostgreSQL
 
-MODULES := . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
+MODULES := . otel internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck aurora/auroracdk
 GOLANGCI := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 
 .PHONY: test lint bench bench-failover bench-proxytest clients storm failover pgx-suite rotations quickstart tidy fuzz

@@ -61,8 +61,8 @@
 //
 // # What it costs
 //
-// A query pays for wait_time and use_time, about half a microsecond; everything else happens when
-// something happens. Metrics of the pool are read when a reader collects; there is no goroutine. No
+// A query pays for wait_time and use_time, with one small allocation: they are noted when a connection is given back,
+// and go to the histograms many at a time. Everything else happens when something happens. Metrics of the pool are read when a reader collects; there is no goroutine. No
 // attribute holds a password, a token, a statement or its arguments; the texts of a transaction's
 // errors are left out, because PostgreSQL quotes values in them.
 package otelaurora

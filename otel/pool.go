@@ -1,7 +1,10 @@
 package otelaurora
 
 // A pool's statistics, read when a reader collects, and what each acquire measures. The latter
-// is the one thing here that a query pays for, so that its attributes are made beforehand.
+// is the one thing here that a query pays for. So its times are noted in memory that is at hand,
+// and given to the histograms many at a time: one at a time costs as much again as a few
+// percent of a query, most of it for code and data that a query's own have pushed out of
+// the processor's caches.
 
 import (
 	"context"
@@ -21,9 +24,49 @@ import (
 
 // measured is a pool that is observed.
 type measured struct {
-	pending atomic.Int64
-	record  []metric.RecordOption
-	add     []metric.AddOption
+	instruments *instruments
+	record      []metric.RecordOption
+	add         []metric.AddOption
+	pending     atomic.Int64
+
+	mu    sync.Mutex
+	noted []leased
+	spare []leased // the memory of the ones before
+}
+
+// leased is how long somebody waited for a connection and kept it.
+type leased struct{ wait, use time.Duration }
+
+// most is how many are noted before they are given to the histograms.
+const most = 128
+
+// note notes one, and passes on what was noted if it is time.
+func (m *measured) note(one leased) {
+	m.mu.Lock()
+	m.noted = append(m.noted, one)
+	full := len(m.noted) == most
+	m.mu.Unlock()
+	if full {
+		m.flush()
+	}
+}
+
+// flush passes on what was noted. A collection begins with it.
+func (m *measured) flush() {
+	m.mu.Lock()
+	noted := m.noted
+	m.noted, m.spare = m.spare[:0], nil
+	m.mu.Unlock()
+	ctx := context.Background()
+	for _, one := range noted {
+		m.instruments.wait.Record(ctx, seconds(one.wait), m.record...)
+	}
+	for _, one := range noted {
+		m.instruments.use.Record(ctx, seconds(one.use), m.record...)
+	}
+	m.mu.Lock()
+	m.spare = noted
+	m.mu.Unlock()
 }
 
 // ObservePool reports the pool's statistics whenever a reader collects, until stop is called. Waiting
@@ -42,19 +85,20 @@ func (o *Observer) ObservePool(pool *pgxpool.Pool) (stop func() error, err error
 		all           = set()
 		idle, used    = set(semconv.DBClientConnectionStateIdle), set(semconv.DBClientConnectionStateUsed)
 		byAge, byIdle = set(retirementKey.String("lifetime")), set(retirementKey.String("idle"))
-		most          = int64(cfg.MaxConns)
+		limit         = int64(cfg.MaxConns)
 		least         = int64(max(cfg.MinConns, cfg.MinIdleConns))
-		m             = &measured{record: []metric.RecordOption{all}, add: []metric.AddOption{all}}
+		m             = &measured{instruments: i, record: []metric.RecordOption{all}, add: []metric.AddOption{all}}
 	)
 	if !o.watch(pool, m) {
 		return nil, errors.New("otelaurora: the pool is observed already")
 	}
 	registration, err := o.meter.RegisterCallback(func(_ context.Context, out metric.Observer) error {
+		m.flush()
 		s := pool.Stat()
 		out.ObserveInt64(i.count, int64(s.IdleConns()), idle)
 		out.ObserveInt64(i.count, int64(s.AcquiredConns()), used)
-		out.ObserveInt64(i.max, most, all)
-		out.ObserveInt64(i.idleMax, most, all)
+		out.ObserveInt64(i.max, limit, all)
+		out.ObserveInt64(i.idleMax, limit, all)
 		out.ObserveInt64(i.idleMin, least, all)
 		out.ObserveInt64(i.pending, m.pending.Load(), all)
 		out.ObserveInt64(i.opening, int64(s.ConstructingConns()), all)
@@ -71,6 +115,7 @@ func (o *Observer) ObservePool(pool *pgxpool.Pool) (stop func() error, err error
 		once.Do(func() {
 			o.forget(pool)
 			err = registration.Unregister()
+			m.flush()
 		})
 		return err
 	}, nil
@@ -114,8 +159,12 @@ func (a *acquiring) Value(key any) any {
 	return a.Context.Value(key)
 }
 
-// lease is where a connection keeps since when somebody has it.
-type lease struct{ since time.Time }
+// lease is where a connection keeps what is known of whoever has it.
+type lease struct {
+	m     *measured // nil if nobody has it
+	wait  time.Duration
+	since time.Time
+}
 
 const leaseKey = scope // in pgconn's CustomData
 
@@ -138,34 +187,27 @@ func (o *Observer) TraceAcquireEnd(ctx context.Context, _ *pgxpool.Pool, data pg
 		}
 	}
 	a.m.pending.Add(-1)
-	now := time.Now()
-	switch {
-	case data.Err == nil:
-		o.measures.wait.Record(ctx, seconds(now.Sub(a.since)), a.m.record...)
-	case errors.Is(data.Err, context.DeadlineExceeded):
-		o.measures.timeouts.Add(ctx, 1, a.m.add...)
-	}
-	if data.Conn == nil {
+	if data.Err != nil {
+		if errors.Is(data.Err, context.DeadlineExceeded) {
+			o.measures.timeouts.Add(ctx, 1, a.m.add...)
+		}
 		return
 	}
-	custom := data.Conn.PgConn().CustomData()
-	if l, ok := custom[leaseKey].(*lease); ok {
-		l.since = now
-		return
+	custom, now := data.Conn.PgConn().CustomData(), time.Now()
+	l, ok := custom[leaseKey].(*lease)
+	if !ok {
+		l = &lease{}
+		custom[leaseKey] = l
 	}
-	custom[leaseKey] = &lease{since: now}
+	l.m, l.wait, l.since = a.m, now.Sub(a.since), now
 }
 
 // TraceRelease is pgxpool's: a connection is given back.
-func (o *Observer) TraceRelease(pool *pgxpool.Pool, data pgxpool.TraceReleaseData) {
-	m := (*o.pools.Load())[pool]
-	if m == nil || data.Conn == nil {
-		return
-	}
+func (o *Observer) TraceRelease(_ *pgxpool.Pool, data pgxpool.TraceReleaseData) {
 	l, ok := data.Conn.PgConn().CustomData()[leaseKey].(*lease)
-	if !ok || l.since.IsZero() { // it was taken before the pool was observed
+	if !ok || l.m == nil { // it was taken before the pool was observed
 		return
 	}
-	o.measures.use.Record(context.Background(), seconds(time.Since(l.since)), m.record...)
-	l.since = time.Time{}
+	l.m.note(leased{l.wait, time.Since(l.since)})
+	l.m = nil
 }

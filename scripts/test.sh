@@ -13,7 +13,7 @@ all=$(mktemp) || exit 1
 trap 'rm -f "$log" "$all"' EXIT
 status=0
 left_out=
-for entry in . internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck:python3 aurora/auroracdk:node; do
+for entry in . otel internal/pgtest internal/integration examples aurora/internal/schemacheck aurora/internal/functioncheck:python3 aurora/auroracdk:node; do
 	module=${entry%%:*}
 	tool=${entry#"$module"}
 	tool=${tool#:}
