@@ -262,7 +262,7 @@ func (c *check) connect(ctx context.Context) error {
 	who.once = true
 	cfg.DialFunc = c.conn.dialer(who)
 	started := time.Now()
-	conn, err := connectThrough(ctx, cfg)
+	conn, err := connectThrough(ctx, cfg, nil)
 	took := time.Since(started)
 	if err != nil {
 		c.refused(err, took)

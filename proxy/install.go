@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/multitracer"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
@@ -26,6 +27,13 @@ func wire(cfg *pgxpool.Config, o *options, s settings) (*connector, error) {
 	conn := cfg.ConnConfig
 	if o.execMode != nil {
 		conn.DefaultQueryExecMode = *o.execMode
+	}
+	switch {
+	case o.tracer == nil:
+	case conn.Tracer == nil:
+		conn.Tracer = o.tracer
+	default:
+		conn.Tracer = multitracer.New(conn.Tracer, o.tracer)
 	}
 	addrs := conn.RuntimeParams["hostaddr"]
 	delete(conn.RuntimeParams, "hostaddr")

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/observe"
@@ -137,5 +138,45 @@ func TestObserverMustNotBeNil(t *testing.T) {
 	_, err := proxy.NewPool(t.Context(), "postgres://app:password@localhost/app", proxy.WithObserver(nil))
 	if e, ok := errors.AsType[*proxy.ConfigError](err); !ok || e.Source != "WithObserver" {
 		t.Errorf("got %v", err)
+	}
+}
+
+// A tracer from an option is pgx's as one from a configuration is, and goes beside it.
+func TestWithTracer(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, login)
+	alone, first, second := &tracer{}, &tracer{}, &tracer{}
+	conn, err := proxy.Connect(t.Context(), s.dsn(), proxy.WithTracer(alone))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	cfg, err := pgxpool.ParseConfig(s.dsn() + "?sslmode=disable")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.ConnConfig.Tracer = first
+	if err := proxy.Configure(cfg, proxy.WithTracer(second)); err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.NewWithConfig(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	for _, db := range []interface {
+		Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	}{conn, pool} {
+		if _, err := db.Exec(t.Context(), "-- hello"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, one := range map[string]*tracer{"of Connect": alone, "of the configuration": first, "of the option": second} {
+		if one.connects.Load() != 1 || one.queries.Load() != 1 {
+			t.Errorf("the tracer %s saw %d connects, %d queries", name, one.connects.Load(), one.queries.Load())
+		}
+	}
+	if alone.acquires.Load() != 0 || first.acquires.Load() != 1 || second.acquires.Load() != 1 {
+		t.Errorf("acquires: %d, %d, %d", alone.acquires.Load(), first.acquires.Load(), second.acquires.Load())
 	}
 }

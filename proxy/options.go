@@ -30,6 +30,7 @@ type options struct {
 	rootCAs   []byte // PEM
 	logger    *slog.Logger
 	observers []observe.Observer
+	tracer    pgx.QueryTracer
 	kind      *Kind
 	execMode  *pgx.QueryExecMode
 	dial      func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -192,6 +193,17 @@ func WithObserver(observer observe.Observer) Option {
 			o.fail("WithObserver", "the observer is nil", "leave the option out")
 		}
 		o.observers = append(o.observers, observer)
+	}
+}
+
+// WithTracer gives pgx a tracer of statements, such as otelpgx's, beside the one of a configuration
+// that has one already. What connects do is not a tracer's to see: see [WithObserver]. Default: none.
+func WithTracer(t pgx.QueryTracer) Option {
+	return func(o *options) {
+		if t == nil {
+			o.fail("WithTracer", "the tracer is nil", "leave the option out")
+		}
+		o.tracer = t
 	}
 }
 

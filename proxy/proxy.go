@@ -95,16 +95,20 @@ func NewPool(ctx context.Context, connString string, opts ...Option) (*pgxpool.P
 // a session is pinned. It takes the same connection strings and options as [NewPool]
 // and retries the same way, until its budget or ctx ends.
 func Connect(ctx context.Context, connString string, opts ...Option) (*pgx.Conn, error) {
-	cfg, err := parse(ctx, connString, opts)
+	r, err := read(ctx, connString, opts)
 	if err != nil {
 		return nil, err
 	}
-	return connectThrough(ctx, cfg.ConnConfig)
+	if err := configure(r.cfg, r.options, r.settings); err != nil {
+		return nil, err
+	}
+	return connectThrough(ctx, r.cfg.ConnConfig, r.options.tracer)
 }
 
-// connectThrough makes a connection of a configuration that a connector is installed in.
-func connectThrough(ctx context.Context, cfg *pgx.ConnConfig) (*pgx.Conn, error) {
-	cfg.Tracer = nil // it serves the pool alone
+// connectThrough makes a connection of a configuration that a connector is installed in, with
+// the user's tracer: the one in it serves pools alone.
+func connectThrough(ctx context.Context, cfg *pgx.ConnConfig, tracer pgx.QueryTracer) (*pgx.Conn, error) {
+	cfg.Tracer = tracer
 	var failed error
 	dial := cfg.DialFunc
 	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
