@@ -197,7 +197,8 @@ func WithObserver(observer observe.Observer) Option {
 }
 
 // WithTracer gives pgx a tracer of statements, such as otelpgx's, beside the one of a configuration
-// that has one already. What connects do is not a tracer's to see: see [WithObserver]. Default: none.
+// that has one already. It sees each connect as one; its attempts and what they failed of are for
+// [WithObserver]. Default: none.
 func WithTracer(t pgx.QueryTracer) Option {
 	return func(o *options) {
 		if t == nil {
