@@ -279,7 +279,7 @@ type all []Observer
 
 func (list all) Start(ctx context.Context, op Operation) context.Context {
 	for _, o := range list {
-		ctx = o.Start(ctx, op)
+		ctx = o.Start(ctx, op) //nolint:fatcontext // one context inside the other is what is asked for
 	}
 	return ctx
 }

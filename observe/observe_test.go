@@ -36,8 +36,8 @@ func every(t *testing.T) []observe.Event {
 	var full []observe.Event
 	for _, kind := range kinds {
 		v := reflect.New(reflect.TypeOf(kind)).Elem()
-		for i := range v.NumField() {
-			switch f := v.Field(i); f.Interface().(type) {
+		for _, f := range v.Fields() {
+			switch f.Interface().(type) {
 			case string:
 				f.SetString("text")
 			case int:
@@ -52,7 +52,7 @@ func every(t *testing.T) []observe.Event {
 				f.Set(reflect.ValueOf(errors.New("failure")))
 			}
 		}
-		full = append(full, v.Interface().(observe.Event)) //nolint:forcetypeassert // it was one
+		full = append(full, v.Interface().(observe.Event))
 	}
 	return full
 }

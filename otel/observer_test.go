@@ -73,7 +73,7 @@ func (f *fixture) series(t *testing.T) (all []string) {
 func words(kvs []attribute.KeyValue) string {
 	var parts []string
 	for _, kv := range kvs {
-		parts = append(parts, string(kv.Key)+"="+kv.Value.Emit())
+		parts = append(parts, string(kv.Key)+"="+kv.Value.String())
 	}
 	return "{" + strings.Join(parts, " ") + "}"
 }
@@ -105,12 +105,11 @@ func TestAConnectThatIsGivenUp(t *testing.T) {
 	t.Parallel()
 	f := newFixture(otelaurora.WithPoolName("reports"))
 	ctx := f.Start(t.Context(), observe.Operation{Name: observe.Connect, Pool: pool, Endpoint: endpoint, Kind: "proxy"})
-	refused := &proxy.ConnectError{Case: "full", Cause: proxy.ErrTooManyConnections}
 	f.Observe(ctx, observe.CredentialsFetched{Pool: pool, Endpoint: endpoint, Source: "iam", User: "app", Took: time.Millisecond, Err: context.DeadlineExceeded})
 	f.Observe(ctx, observe.ConnectAttempt{
 		Pool: pool, Endpoint: endpoint, Kind: "proxy", Number: 1, Took: time.Second, Err: errors.New("x"), Cause: proxy.ErrTooManyConnections, Case: "full",
 	})
-	f.Observe(ctx, observe.ConnectFailed{Pool: pool, Endpoint: endpoint, Kind: "proxy", Attempts: 1, Err: errors.New("all of it"), Cause: refused.Cause, Case: "full"})
+	f.Observe(ctx, observe.ConnectFailed{Pool: pool, Endpoint: endpoint, Kind: "proxy", Attempts: 1, Err: errors.New("all of it"), Cause: proxy.ErrTooManyConnections, Case: "full"})
 	compare(t, "spans", f.tree(), `
 aurorapgx.connect Error "all of it" {server.address=h.example.com server.port=5432 db.system.name=postgresql db.client.connection.pool.name=reports aurorapgx.endpoint.kind=proxy db.namespace=orders aurorapgx.attempts=1 error.type=full}
 - credentials {aurorapgx.credentials.source=iam aurorapgx.duration=0.001 error.type=timeout}

@@ -74,13 +74,18 @@ func (o *Observer) startTransaction(ctx context.Context) context.Context {
 }
 
 func (o *Observer) start(ctx context.Context, name string, opts ...trace.SpanStartOption) context.Context {
-	ctx, span := o.tracer.Start(ctx, name, opts...)
-	return context.WithValue(ctx, spanKey{}, span)
+	ctx, span := o.tracer.Start(ctx, name, opts...) //nolint:spancheck // see below
+	return context.WithValue(ctx, spanKey{}, span)  //nolint:spancheck // tell ends it, with the operation's last event
+}
+
+// adder adds events to a span.
+func adder(span trace.Span) func(name string, attrs []attribute.KeyValue) {
+	return func(name string, attrs []attribute.KeyValue) { span.AddEvent(name, trace.WithAttributes(attrs...)) }
 }
 
 // tell adds an event to the span of its operation, and ends that with the last one.
 func tell(span trace.Span, e observe.Event) {
-	add := func(name string, attrs []attribute.KeyValue) { span.AddEvent(name, trace.WithAttributes(attrs...)) }
+	add := adder(span)
 	switch e := e.(type) {
 	case observe.ConnectAttempt:
 		attrs := append(server(e.Endpoint), attemptKey.Int(e.Number), tookKey.Float64(seconds(e.Took)))
@@ -120,6 +125,15 @@ func tell(span trace.Span, e observe.Event) {
 		add("failover noticed", []attribute.KeyValue{signKey.String(e.Sign), semconv.NetworkPeerAddress(e.Address)})
 	case observe.WriterChanged:
 		add("writer changed", []attribute.KeyValue{fromKey.String(e.From), toKey.String(e.To)})
+	default:
+		tellTransaction(span, e)
+	}
+}
+
+// tellTransaction is tell for what only transactions have.
+func tellTransaction(span trace.Span, e observe.Event) {
+	add := adder(span)
+	switch e := e.(type) {
 	case observe.TransactionAttempt:
 		attrs := []attribute.KeyValue{attemptKey.Int(e.Number), tookKey.Float64(seconds(e.Took))}
 		if e.Err != nil {

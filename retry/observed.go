@@ -66,7 +66,7 @@ func (c *txConfig) doubted(ctx context.Context, err error) {
 }
 
 // found tells what settling has found out about a COMMIT in doubt.
-func (s *settling) found(ctx context.Context, committed bool, why error, took time.Duration) {
+func (s settling) found(ctx context.Context, committed bool, why error, took time.Duration) {
 	if s.observer == nil {
 		return
 	}

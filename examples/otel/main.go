@@ -30,8 +30,8 @@ import (
 )
 
 const (
-	secretName = "prod/orders" //nolint:gosec // a name
-	outage     = time.Second   // until the reader is promoted
+	secretName = "prod/orders"
+	outage     = time.Second // until the reader is promoted
 )
 
 func main() { examples.Main("otel", run) }

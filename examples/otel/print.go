@@ -73,7 +73,7 @@ func points(m metricdata.Metrics) (lines []line) {
 	case metricdata.Histogram[float64]:
 		for _, p := range data.DataPoints {
 			mean := time.Duration(p.Sum / float64(p.Count) * float64(time.Second))
-			lines = append(lines, line{m.Name, shown(p.Attributes.ToSlice()), int64(p.Count), rounded(mean).String()}) //nolint:gosec // a small number
+			lines = append(lines, line{m.Name, shown(p.Attributes.ToSlice()), int64(p.Count), rounded(mean).String()})
 		}
 	}
 	return lines
@@ -85,7 +85,7 @@ func shown(kvs []attribute.KeyValue) string {
 		if same[kv.Key] {
 			continue
 		}
-		value := kv.Value.Emit()
+		value := kv.Value.String()
 		if kv.Value.Type() == attribute.FLOAT64 {
 			value = rounded(time.Duration(kv.Value.AsFloat64() * float64(time.Second))).String()
 		}

@@ -30,7 +30,7 @@ func openService(ctx context.Context, url string, meters metric.MeterProvider, t
 		tracer:   tracers.Tracer("orders"),
 		observer: otelaurora.NewObserver(otelaurora.WithMeterProvider(meters), otelaurora.WithTracerProvider(tracers)),
 	}
-	statements := otelpgx.NewTracer(otelpgx.WithMeterProvider(meters), otelpgx.WithTracerProvider(tracers), otelpgx.WithTrimSQLInSpanName())
+	statements := otelpgx.NewTracer(otelpgx.WithMeterProvider(meters), otelpgx.WithTracerProvider(tracers))
 	var err error
 	s.pool, err = proxy.NewPool(ctx, url, append(opts, proxy.WithObserver(s.observer), proxy.WithTracer(statements))...)
 	if err != nil {

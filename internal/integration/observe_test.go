@@ -64,7 +64,7 @@ func (tm *telemetry) series(tb testing.TB) map[string]int64 {
 				var parts []string
 				for _, kv := range set.ToSlice() {
 					if kv.Key != "db.client.connection.pool.name" && kv.Key != "server.address" && kv.Key != "server.port" {
-						parts = append(parts, string(kv.Key)+"="+kv.Value.Emit())
+						parts = append(parts, string(kv.Key)+"="+kv.Value.String())
 					}
 				}
 				return m.Name + "{" + strings.Join(parts, ",") + "}"
@@ -112,7 +112,7 @@ func (tm *telemetry) tree() string {
 func attributes(kvs []attribute.KeyValue) string {
 	var parts []string
 	for _, kv := range kvs {
-		parts = append(parts, string(kv.Key)+"="+kv.Value.Emit())
+		parts = append(parts, string(kv.Key)+"="+kv.Value.String())
 	}
 	return "[" + strings.Join(parts, " ") + "]"
 }
