@@ -8,6 +8,8 @@
 //     from, asked anew for each connection.
 //   - [github.com/aurorapgx/aurorapgx/retry] says what an error proves about the work
 //     that failed, and runs it again when that is safe.
+//   - [github.com/aurorapgx/aurorapgx/observe] is how they tell what they do, to a logger or to
+//     an observer. The module github.com/aurorapgx/aurorapgx/otel has one for OpenTelemetry.
 //   - [github.com/aurorapgx/aurorapgx/proxy/proxytest] is an RDS Proxy that runs inside
 //     a test, in front of any PostgreSQL, with the real one's rules.
 //

@@ -169,11 +169,12 @@ type Evicted struct {
 
 // Why connections are evicted.
 const (
-	EvictedClosed   = "closed"    // the server has closed it, or has said last words on it
-	EvictedMoved    = "moved"     // its server is no longer what the endpoint leads to
-	EvictedReadOnly = "read-only" // its server refused a write (25006), or was found to be a reader
-	EvictedSilent   = "silent"    // its server does not acknowledge what is sent
-	EvictedRotated  = "rotated"   // it was opened with credentials that have been replaced
+	EvictedClosed     = "closed"     // the server has closed it, or has said last words on it
+	EvictedMoved      = "moved"      // its server is no longer what the endpoint leads to
+	EvictedReadOnly   = "read-only"  // its server refused a write (25006), or was found to be a reader
+	EvictedSilent     = "silent"     // its server does not acknowledge what is sent
+	EvictedUnanswered = "unanswered" // it had idled, and a ping failed
+	EvictedRotated    = "rotated"    // it was opened with credentials that have been replaced
 )
 
 // FailoverNoticed is a writer endpoint's server that has turned out to be no writer any more, or to

@@ -251,6 +251,7 @@ func dropUnusable(cfg *pgxpool.Config, events *events) {
 	prepare, ping := prepareHook(cfg), cfg.ShouldPing
 	cfg.PrepareConn = func(ctx context.Context, conn *pgx.Conn) (bool, error) {
 		if c := handedConnOf(conn.PgConn()); c != nil {
+			c.pinged.Store(0)
 			if why := c.unusable(); why != "" {
 				events.evicted(ctx, c, why)
 				return false, nil
@@ -277,9 +278,41 @@ func dropUnusable(cfg *pgxpool.Config, events *events) {
 				c.seenClosed = true
 				return false
 			case talking: // last words, mostly
+				c.isPinged(forItsWords)
 				return true
 			}
 		}
-		return ping(ctx, p)
+		if !ping(ctx, p) {
+			return false
+		}
+		c.isPinged(forItsIdling)
+		return true
+	}
+}
+
+// pinged is why a connection is pinged before it is handed out.
+type pinged uint32
+
+const (
+	forItsWords  pinged = iota + 1 // there is something to be read from it
+	forItsIdling                   // it has idled
+)
+
+// String is the reason for an eviction if the ping fails.
+func (p pinged) String() string {
+	switch p {
+	case forItsWords:
+		return observe.EvictedClosed
+	case forItsIdling:
+		return observe.EvictedUnanswered
+	default:
+		return ""
+	}
+}
+
+// isPinged notes that c is about to be pinged, if anybody wants to know what becomes of it.
+func (c *handedConn) isPinged(why pinged) {
+	if c.generation != nil && c.generation.of.events.on() {
+		c.pinged.Store(uint32(why))
 	}
 }

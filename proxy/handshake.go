@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"encoding/binary"
 	"io"
 	"maps"
@@ -115,6 +116,7 @@ type handedConn struct {
 	deathsSeen uint64        // of the generation's
 	seenClosed bool          // by the server, while it idled
 	patience   time.Duration // how long the server may take for what takes a healthy one moments
+	pinged     atomic.Uint32 // a pinged: why it was, until somebody gets it
 }
 
 func handOver(conn net.Conn, l *loginReader) *handedConn {
@@ -259,6 +261,15 @@ func (c *handedConn) swallow(p []byte) error {
 		return changedSince("RuntimeParams", "the login was made with more than it has now")
 	}
 	return nil
+}
+
+// Close closes the connection. pgxpool says nothing of one that it closes because of a ping that
+// failed, so that it is told here.
+func (c *handedConn) Close() error {
+	if why := pinged(c.pinged.Swap(0)).String(); why != "" {
+		c.generation.of.events.evicted(context.Background(), c, why)
+	}
+	return c.Conn.Close()
 }
 
 // Written is the number of bytes that pgx has tried to send on this connection since

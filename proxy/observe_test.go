@@ -9,8 +9,10 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/observe"
@@ -46,6 +48,8 @@ func (w *witness) Observe(ctx context.Context, e observe.Event) {
 		line += fmt.Sprintf(" %d %s", e.Attempts, e.Address)
 	case observe.ConnectFailed:
 		line += fmt.Sprintf(" %d %s", e.Attempts, e.Case)
+	case observe.Evicted:
+		line += " " + e.Reason
 	case observe.CredentialsFetched:
 		line += " " + e.Source + " " + e.User
 	}
@@ -128,6 +132,70 @@ func TestObserverOfConnects(t *testing.T) {
 			var failed *proxy.ConnectError
 			if last, ok := w.events[len(w.events)-1].(observe.ConnectFailed); ok && (!errors.As(err, &failed) || !errors.Is(last.Err, failed)) {
 				t.Errorf("the caller got %v, the observer %v", err, last.Err)
+			}
+		})
+	}
+}
+
+// However an idle connection is found to be of no use, it is told once.
+func TestObserverOfEvictions(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		then func(*dialogue) // what the server does to the first connection
+		idle time.Duration   // before it is used again
+		why  string
+	}{
+		"closed": {func(*dialogue) {}, 50 * time.Millisecond, observe.EvictedClosed},
+		"closed with a word": {func(d *dialogue) {
+			d.Send(&pgproto3.ErrorResponse{Severity: "FATAL", Code: "57P01", Message: "terminating connection due to administrator command"})
+			_ = d.Flush()
+		}, 50 * time.Millisecond, observe.EvictedClosed},
+		"a ping in vain": {silent, 1100 * time.Millisecond, observe.EvictedUnanswered},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var connects atomic.Int64
+			done := make(chan struct{})
+			s := newScripted(t, func(d *dialogue) {
+				if connects.Add(1) > 1 {
+					login(d)
+					return
+				}
+				defer close(done)
+				if _, err := d.startup(); err != nil {
+					return
+				}
+				d.Send(&pgproto3.AuthenticationOk{})
+				d.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+				_ = d.Flush()
+				tt.then(d)
+			})
+			w := &witness{}
+			pool := newPool(t, s.dsn()+"?pool_ping_timeout=100ms", proxy.WithObserver(w))
+			acquire := func() {
+				t.Helper()
+				conn, err := pool.Acquire(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				conn.Release()
+			}
+			acquire()
+			time.Sleep(tt.idle) // which is what is tested
+			acquire()
+			<-done
+			acquire()
+			pool.Close()
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			var evicted []string
+			for _, line := range w.lines {
+				if strings.HasPrefix(line, "Evicted") {
+					evicted = append(evicted, line)
+				}
+			}
+			if want := []string{"Evicted " + tt.why + " outside"}; !slices.Equal(evicted, want) {
+				t.Errorf("told %q, want %q", evicted, want)
 			}
 		})
 	}

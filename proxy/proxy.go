@@ -36,6 +36,12 @@
 // A [*ConnectError] ends in the likely reason and what to do, and its Case is a name in the
 // catalogue, FAILURES.md. [Check] walks the same way step by step, and from a shell
 // "aurorapgx check URL" does.
+//
+// # What it tells
+//
+// [WithLogger] and [WithObserver] are told of connects and each of their attempts, of credentials and
+// rotations, of connections that are dropped and of failovers: see package observe, which also lists the
+// keys of what is logged.
 package proxy
 
 import (
