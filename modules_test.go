@@ -83,3 +83,21 @@ func main() {}
 		}
 	}
 }
+
+// The otel module adds OpenTelemetry's own modules to that, and nothing else of weight.
+func TestModuleGraphOfOtel(t *testing.T) {
+	t.Parallel()
+	cmd := exec.CommandContext(t.Context(), "go", "list", "-m", "-f", "{{.Path}}", "all")
+	cmd.Dir = "otel"
+	cmd.Env = append(os.Environ(), "GOWORK=off")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	heavy := regexp.MustCompile(`testcontainers|docker|moby|aws-cdk|aws-lambda-go|otelpgx|exporters|grpc|aurorapgx/internal`)
+	for module := range strings.FieldsSeq(string(out)) {
+		if heavy.MatchString(module) {
+			t.Errorf("%s is in the module graph", module)
+		}
+	}
+}
