@@ -5,10 +5,10 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"os"
 	"slices"
@@ -22,6 +22,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
 	"github.com/aurorapgx/aurorapgx/secrets"
@@ -96,34 +97,20 @@ func shortLived(dsn string) string {
 	return dsn + "&pool_max_conn_lifetime=1s&pool_max_conn_lifetime_jitter=0s"
 }
 
-// counted counts what the pool dials and what of it becomes a connection; the rest is
-// refused logins, as long as the server is well.
-type counted struct {
-	dials, connected atomic.Int64
-}
+// counted counts the logins that the server refused.
+type counted struct{ logins atomic.Int64 }
 
-func (c *counted) options() []proxy.Option {
-	return []proxy.Option{
-		proxy.WithDialer(func(ctx context.Context, network, addr string) (net.Conn, error) {
-			c.dials.Add(1)
-			return (&net.Dialer{}).DialContext(ctx, network, addr)
-		}),
-		proxy.WithLogger(slog.New(c)),
+func (c *counted) option() proxy.Option { return proxy.WithObserver(c) }
+
+func (c *counted) refused() int64 { return c.logins.Load() }
+
+// Start and Observe make it an observer.
+func (c *counted) Start(ctx context.Context, _ observe.Operation) context.Context { return ctx }
+func (c *counted) Observe(_ context.Context, e observe.Event) {
+	if a, ok := e.(observe.ConnectAttempt); ok && errors.Is(a.Cause, proxy.ErrCredentialsRejected) {
+		c.logins.Add(1)
 	}
 }
-
-func (c *counted) refused() int64 { return c.dials.Load() - c.connected.Load() }
-
-// Enabled, Handle, WithAttrs and WithGroup make it a slog.Handler that counts connects.
-func (c *counted) Enabled(context.Context, slog.Level) bool { return true }
-func (c *counted) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == "aurorapgx: connected" {
-		c.connected.Add(1)
-	}
-	return nil
-}
-func (c *counted) WithAttrs([]slog.Attr) slog.Handler { return c }
-func (c *counted) WithGroup(string) slog.Handler      { return c }
 
 // load is 32 workers that use a pool until they are told to stop.
 type load struct {
@@ -242,7 +229,7 @@ func TestSingleUserRotationsDirect(t *testing.T) {
 	t.Parallel()
 	r, count := newRotating(t), &counted{}
 	src := secrets.FromManager(r.srv.Client(), r.id)
-	pool := newPool(t, shortLived(r.dsn), append(count.options(), proxy.WithCredentials(src), proxy.WithMaxConns(32))...)
+	pool := newPool(t, shortLived(r.dsn), count.option(), proxy.WithCredentials(src), proxy.WithMaxConns(32))
 	l := startLoad(t, pool)
 	rotateUnderLoad(t, r, secretstest.SingleUser, count, l)
 }
@@ -252,7 +239,7 @@ func TestSingleUserRotationsBehindAProxy(t *testing.T) {
 	r, count := newRotating(t), &counted{}
 	px := proxytest.NewProxy(t, r.adminDSN, proxytest.WithSecret(r.srv.Credentials(r.id)), proxytest.WithMaxConnections(8), proxytest.WithLogger(slog.New(slog.DiscardHandler)))
 	src := secrets.FromManager(r.srv.Client(), r.id)
-	pool := newPool(t, shortLived(px.URL("", r.database)), append(count.options(), proxy.WithCredentials(src), proxy.WithMaxConns(32))...)
+	pool := newPool(t, shortLived(px.URL("", r.database)), count.option(), proxy.WithCredentials(src), proxy.WithMaxConns(32))
 	l := startLoad(t, pool)
 	waitFor(t, "the proxy to have its database connections", func() bool { return px.Stats().DatabaseConnections == 8 })
 	rotateUnderLoad(t, r, secretstest.SingleUser, count, l)
@@ -262,7 +249,7 @@ func TestAlternatingRotationsDirect(t *testing.T) {
 	t.Parallel()
 	r, count := newRotating(t), &counted{}
 	src := secrets.FromManager(r.srv.Client(), r.id, secrets.TTL(2*time.Second))
-	pool := newPool(t, shortLived(r.dsn), append(count.options(), proxy.WithCredentials(src), proxy.WithMaxConns(32))...)
+	pool := newPool(t, shortLived(r.dsn), count.option(), proxy.WithCredentials(src), proxy.WithMaxConns(32))
 	l := startLoad(t, pool)
 	users := map[string]bool{}
 	done := make(chan struct{})
