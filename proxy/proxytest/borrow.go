@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// errSkipped is for a message that the database skips, as it has come upon an error before it.
+var errSkipped = errors.New("skipped up to the next Sync")
+
 // attach makes sure that a database connection is borrowed, and returns it with mu held.
 func (s *clientSession) attach() (*dbConn, error) {
 	for {
@@ -20,6 +23,9 @@ func (s *clientSession) attach() (*dbConn, error) {
 		case s.lostPin:
 			s.mu.Unlock()
 			return nil, s.lostToFailover()
+		case s.due.skip:
+			s.mu.Unlock()
+			return nil, errSkipped
 		case s.db != nil:
 			return s.db, nil
 		}
@@ -169,7 +175,10 @@ const borrowTimeoutText = "Timed-out waiting to acquire database connection."
 
 // refuseRequest answers a request that got no database connection. The message is still unread.
 func (s *clientSession) refuseRequest(err error, kind byte, body int) error {
-	if !errors.Is(err, errBorrowTimeout) {
+	switch {
+	case errors.Is(err, errSkipped):
+		return s.discard(headerLen + body)
+	case !errors.Is(err, errBorrowTimeout):
 		return err
 	}
 	switch s.p.cfg.borrowReply {

@@ -26,9 +26,8 @@ func (s *clientSession) handleQuery(body int) error {
 		return s.refuseRequest(err, 'Q', body)
 	}
 	pin := s.pin(db, v, false)
-	s.queue.push(pending{kind: 'Q'})
+	s.due.expect(pending{kind: 'Q'})
 	s.group++
-	s.open = false
 	// The database drops its unnamed statement at the start of a simple query, and so do we.
 	s.forgetName("")
 	delete(db.prepared, "")
@@ -41,9 +40,8 @@ func (s *clientSession) handleFunctionCall(body int) error {
 	if _, err := s.attach(); err != nil {
 		return s.refuseRequest(err, 'F', body)
 	}
-	s.queue.push(pending{kind: 'F'})
+	s.due.expect(pending{kind: 'F'})
 	s.group++
-	s.open = false
 	s.mu.Unlock()
 	return s.pass(headerLen + body)
 }
@@ -80,8 +78,7 @@ func (s *clientSession) handleParse(body int) error {
 		pin = s.pin(db, s.judgedAs(ruleLongText, string(text)), true)
 	}
 	s.define(db, st, keep)
-	s.queue.push(pending{kind: 'P', st: st})
-	s.open = true
+	s.due.expect(pending{kind: 'P', st: st})
 	s.mu.Unlock()
 	s.report(pin)
 
@@ -138,8 +135,7 @@ func (s *clientSession) handleBind(body int) error {
 		backendName = []byte(st.backendName)
 	}
 	s.bindPortal(string(portal), st)
-	s.queue.push(pending{kind: 'B', st: st})
-	s.open = true
+	s.due.expect(pending{kind: 'B', st: st})
 	s.mu.Unlock()
 
 	s.out = appendHeader(s.out, 'B', body-len(name)+len(backendName))
@@ -178,8 +174,7 @@ func (s *clientSession) handleDescribeOrClose(kind byte, body int) error {
 			entry.st.closing = entry.st.closing || kind == 'C'
 		}
 	}
-	s.queue.push(entry)
-	s.open = true
+	s.due.expect(entry)
 	s.mu.Unlock()
 	s.out = appendHeader(s.out, kind, 2+len(backendName))
 	s.out = append(append(append(s.out, frame[headerLen]), backendName...), 0)
@@ -207,8 +202,7 @@ func (s *clientSession) handleExecute(body int) error {
 			pin = s.pin(db, st.verdict, true)
 		}
 	}
-	s.queue.push(pending{kind: 'E'})
-	s.open = true
+	s.due.expect(pending{kind: 'E'})
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)
@@ -232,14 +226,14 @@ func (s *clientSession) handleSync(body int) error {
 		}
 		return s.reply(readyForQuery)
 	}
-	if s.copyIn {
-		s.holdBack() // the database ignores it in the middle of a COPY
-	} else {
-		s.queue.push(pending{kind: 'S'})
+	sent := s.due.expect(pending{kind: 'S'})
+	if sent {
 		s.group++
-		s.open, s.skip = false, false
 	}
 	s.mu.Unlock()
+	if !sent {
+		return s.discard(headerLen + body)
+	}
 	return s.pass(headerLen + body)
 }
 
@@ -247,16 +241,12 @@ func (s *clientSession) handleSync(body int) error {
 // a database connection there is nobody to tell: they are left over from a COPY that failed.
 func (s *clientSession) handleUnanswered(kind byte, body int) error {
 	s.mu.Lock()
-	if s.db == nil {
+	if s.db == nil || s.due.skip {
 		s.mu.Unlock()
 		return s.discard(headerLen + body)
 	}
 	if kind == 'c' || kind == 'f' {
-		if s.copyIn {
-			s.copyIn = false
-		} else if s.queue.len() > 0 {
-			s.queue.push(pending{kind: 'c'})
-		}
+		s.due.expect(pending{kind: 'c'})
 	}
 	s.holdBack()
 	s.mu.Unlock()

@@ -105,8 +105,7 @@ func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
 
 // inject sends a message of the proxy's own, whose answer is not for the client. mu is held.
 func (s *clientSession) inject(entry pending, kind byte, prefix, name string, rest []byte) {
-	s.queue.push(entry)
-	s.open = true
+	s.due.expect(entry)
 	s.out = appendHeader(s.out, kind, len(prefix)+len(name)+1+len(rest))
 	s.out = append(append(append(s.out, prefix...), name...), 0)
 	s.out = append(s.out, rest...)
