@@ -18,7 +18,7 @@ package proxytest
 type pending struct {
 	kind     byte       // type of the message; 'c' marks the end of copy data
 	swallow  bool       // the answer is not for the client
-	ignored  bool       // a Sync sent before it was known that it is in a COPY
+	ignored  bool       // a Sync in the middle of a COPY, which ignores it unless it has failed by then
 	answered bool       // ReadyForQuery is all that can still come
 	st       *statement // the statement that is parsed, bound, described or closed
 	prep     *prepared  // with an injected Parse
@@ -36,30 +36,27 @@ type exchange struct {
 
 	// doubt is that a ReadyForQuery more than is expected may come. A COPY failed that had a Sync
 	// before its data: nobody can tell whether it was read by the COPY, which ignores it, or after it.
+	// The connection must not go back to the pool then.
 	doubt bool
 }
 
-// expect notes a message that is about to be sent. It is false for a Sync in the middle of a COPY, which
-// the database would ignore. None but Sync is sent while skip is set.
-func (x *exchange) expect(e pending) bool {
+// expect notes a message that is about to be sent. While skip is set, that can only be a Sync.
+func (x *exchange) expect(e pending) {
 	switch e.kind {
 	case 'S':
-		if x.copyIn {
-			return false
-		}
-		x.open, x.skip = false, false
+		e.ignored = x.copyIn
+		x.open, x.skip = x.open && e.ignored, false
 	case 'Q', 'F':
 		x.open = false
 	case 'c':
 		if x.copyIn || x.len() == 0 { // the end of this COPY, or of none
 			x.copyIn = false
-			return true
+			return
 		}
 	default:
 		x.open = true
 	}
 	x.push(e)
-	return true
 }
 
 // answer notes an answer, and returns the message that is done with it, if one is. failed is called for
@@ -75,11 +72,9 @@ func (x *exchange) answer(kind byte, failed func(e pending, skipped bool)) (done
 		ok = head.kind == "PBC"[kind-'1']
 	case 'T', 'n':
 		ok = head.kind == 'D'
-	case 'C', 'I', 's':
+	case 'C', 'I', 's', 'V':
 		x.copyEnded()
 		ok = head.kind == 'E'
-		head.answered = true
-	case 'V':
 		head.answered = true
 	case 'G':
 		x.copyStarted()
@@ -87,7 +82,7 @@ func (x *exchange) answer(kind byte, failed func(e pending, skipped bool)) (done
 		head.answered = true
 		x.errorCame(failed)
 	case 'Z':
-		x.readyCame(failed)
+		return x.readyCame(failed)
 	}
 	if ok {
 		done = x.pop()
@@ -178,40 +173,36 @@ func (x *exchange) skipToSync(failed func(e pending, skipped bool)) {
 }
 
 // readyCame follows a ReadyForQuery.
-func (x *exchange) readyCame(failed func(e pending, skipped bool)) {
-	head := x.first()
-	switch {
+func (x *exchange) readyCame(failed func(e pending, skipped bool)) (done pending, ok bool) {
+	defer x.dropMarkers()
+	switch head := x.first(); {
+	case head.kind != 'S' && head.kind != 'Q' && head.kind != 'F', x.doubt && head.kind != 'S' && !head.answered:
+		return done, false // one more than was expected
 	case head.ignored:
-		x.readyAfterCopy(failed)
-	case head.kind == 'S':
-		x.pop()
-	case head.kind == 'Q' || head.kind == 'F':
-		if x.doubt && !head.answered {
-			return // the one that was not expected
-		}
-		x.pop()
-		if x.len() > 0 && x.dropIgnored(x.head) > 0 {
-			x.doubt = true
-		}
+		return x.readyAfterCopy(failed)
 	}
-	x.dropMarkers()
+	done = x.pop()
+	if done.answered && x.dropIgnored(x.head) > 0 {
+		x.doubt = true
+	}
+	return done, true
 }
 
 // readyAfterCopy follows the first ReadyForQuery after the error of a COPY that may or may not have
 // read the Syncs at the head of the queue. If another Sync was sent behind the COPY it most likely
 // answers that: COPY reads before it fails, as a rule.
-func (x *exchange) readyAfterCopy(failed func(e pending, skipped bool)) {
+func (x *exchange) readyAfterCopy(failed func(e pending, skipped bool)) (done pending, ok bool) {
 	n := x.dropIgnored(x.head)
 	x.doubt = x.doubt || n > 1
 	for _, e := range x.items[x.head:] {
 		if e.kind == 'S' {
 			x.doubt = true
 			x.skipToSync(failed)
-			x.pop()
-			return
+			return x.pop(), true
 		}
 	}
 	x.reopen()
+	return done, false
 }
 
 // quiet says whether everything is answered, and the database waits for whatever may come.

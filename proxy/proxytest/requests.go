@@ -226,14 +226,9 @@ func (s *clientSession) handleSync(body int) error {
 		}
 		return s.reply(readyForQuery)
 	}
-	sent := s.due.expect(pending{kind: 'S'})
-	if sent {
-		s.group++
-	}
+	s.due.expect(pending{kind: 'S'})
+	s.group++
 	s.mu.Unlock()
-	if !sent {
-		return s.discard(headerLen + body)
-	}
 	return s.pass(headerLen + body)
 }
 
