@@ -46,15 +46,15 @@ func (x *exchange) expect(e pending) {
 	case 'S':
 		e.ignored = x.copyIn
 		x.open, x.skip = x.open && e.ignored, false
-	case 'Q', 'F':
-		x.open = false
 	case 'c':
 		if x.copyIn || x.len() == 0 { // the end of this COPY, or of none
 			x.copyIn = false
 			return
 		}
+	case 'Q', 'F':
+		x.open, x.copyIn = false, false
 	default:
-		x.open = true
+		x.open, x.copyIn = true, false // in a COPY it would end the connection: so that has failed
 	}
 	x.push(e)
 }

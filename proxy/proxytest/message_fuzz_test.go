@@ -293,6 +293,9 @@ func serveFake(conn net.Conn) {
 			}
 		}
 	}
+	// To close with something unread would reset the connection, and what was answered could be lost.
+	_ = conn.(*net.TCPConn).CloseWrite()
+	_, _ = io.Copy(io.Discard, conn)
 }
 
 func readFrame(w *window) (kind byte, body []byte, err error) {

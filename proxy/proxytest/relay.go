@@ -94,9 +94,12 @@ func (s *clientSession) answered(db *dbConn, kind byte, frame []byte, whole bool
 		}
 		s.failed(db, e, skipped)
 	})
-	switch {
-	case kind == 'Z' && len(frame) > headerLen:
+	if kind == 'Z' && len(frame) > headerLen {
 		s.setTx(frame[headerLen])
+	}
+	switch {
+	case ok && done.kind == 'Q':
+		s.undefined(db, done)
 	case ok && kind == '1':
 		s.parsed(db, done)
 	case ok && kind == '3':

@@ -26,11 +26,8 @@ func (s *clientSession) handleQuery(body int) error {
 		return s.refuseRequest(err, 'Q', body)
 	}
 	pin := s.pin(db, v, false)
-	s.due.expect(pending{kind: 'Q'})
+	s.due.expect(s.undefine(db))
 	s.group++
-	// The database drops its unnamed statement at the start of a simple query, and so do we.
-	s.forgetName("")
-	delete(db.prepared, "")
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)
@@ -128,7 +125,7 @@ func (s *clientSession) handleBind(body int) error {
 	if err != nil {
 		return s.refuseRequest(err, 'B', body)
 	}
-	st := s.names[string(name)]
+	st := s.named(string(name))
 	s.prepare(db, st, string(name))
 	backendName := name
 	if st != nil {
@@ -165,7 +162,7 @@ func (s *clientSession) handleDescribeOrClose(kind byte, body int) error {
 	entry := pending{kind: kind}
 	backendName := name
 	if frame[headerLen] == 'S' {
-		entry.st = s.names[string(name)]
+		entry.st = s.named(string(name))
 		if kind == 'D' {
 			s.prepare(db, entry.st, string(name))
 		}

@@ -28,6 +28,7 @@ type statement struct {
 	closing     bool       // a Close is under way
 	dead        bool       // its Parse failed, or it is closed
 	passedOn    bool       // the database alone knows it
+	none        bool       // a simple query is under way, which takes the unnamed statement away
 	prev        *statement // what the name stood for before, until the Parse is confirmed
 }
 
@@ -71,6 +72,39 @@ func (s *clientSession) define(db *dbConn, st *statement, keep bool) {
 	}
 	st.prev = old
 	s.names[st.clientName] = st
+}
+
+// undefine is the entry for a simple query. The database drops its unnamed statement at the start of
+// one, unless it skips it. mu is held.
+func (s *clientSession) undefine(db *dbConn) pending {
+	e := pending{kind: 'Q', prep: db.prepared[""]}
+	if old := s.names[""]; old != nil {
+		e.st = &statement{none: true, prev: old}
+		s.names[""] = e.st
+	}
+	return e
+}
+
+// undefined notes the end of a simple query. mu is held.
+func (s *clientSession) undefined(db *dbConn, entry pending) {
+	if entry.prep != nil && db.prepared[""] == entry.prep {
+		delete(db.prepared, "")
+	}
+	if entry.st == nil {
+		return
+	}
+	for st := entry.st; st != nil; st = st.prev {
+		s.kill(st)
+	}
+	entry.st.prev = nil
+}
+
+// named is the statement that a name stands for, or nil. mu is held.
+func (s *clientSession) named(name string) *statement {
+	if st := s.names[name]; st != nil && !st.none {
+		return st
+	}
+	return nil
 }
 
 // prepare makes sure that db has the statement by the time it reads what is sent next. mu is held.
@@ -165,6 +199,8 @@ func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
 	switch {
 	case entry.kind == 'C' && st != nil:
 		st.closing = false
+	case entry.kind == 'Q' && st != nil: // skipped
+		s.kill(st)
 	case entry.kind != 'P':
 	case entry.prep != nil:
 		if db.prepared[st.backendName] == entry.prep {
