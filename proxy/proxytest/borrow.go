@@ -45,6 +45,36 @@ func (s *clientSession) attach() (*dbConn, error) {
 	}
 }
 
+// attachFor is attach for a message that names a prepared statement. It waits until it is known what
+// the name stands for, if that matters.
+func (s *clientSession) attachFor(name string, matters bool) (*dbConn, error) {
+	for {
+		db, err := s.attach()
+		if err != nil || !matters || !s.unsettled(name) {
+			return db, err
+		}
+		answered := make(chan struct{})
+		s.answered = answered
+		s.mu.Unlock()
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-answered:
+		case <-s.p.ctx.Done():
+			return nil, errHungUp
+		}
+	}
+}
+
+// wake ends the wait of attachFor. mu is held.
+func (s *clientSession) wake() {
+	if s.answered != nil {
+		close(s.answered)
+		s.answered = nil
+	}
+}
+
 func (s *clientSession) borrow() (*dbConn, error) {
 	pool, c := s.p.pool, &s.p.counters
 	c.borrowRequests.Add(1)

@@ -15,6 +15,7 @@ func (s *clientSession) relay(db *dbConn) error {
 	s.wmu.Lock()
 	s.mu.Lock()
 	out, release, err := s.scan(db)
+	s.wake()
 	s.mu.Unlock()
 	var writeErr error
 	if len(out) > 0 {
@@ -60,7 +61,7 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 		}
 		frame := w.buf[w.r:min(w.r+total, w.w)]
 		w.r += len(frame)
-		forward, rewritten := s.answered(db, kind, frame, whole)
+		forward, rewritten := s.takeAnswer(db, kind, frame, whole)
 		if kind == 'Z' && s.db == db && s.idle() {
 			s.detach()
 			release = true
@@ -77,10 +78,10 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 	return kept, release, nil
 }
 
-// answered notes what a message from the database means for the queue. forward is false for
+// takeAnswer notes what a message from the database means for the queue. forward is false for
 // answers to what the proxy injected; rewritten is what to send in the message's place, if
 // anything. mu is held.
-func (s *clientSession) answered(db *dbConn, kind byte, frame []byte, whole bool) (forward bool, rewritten []byte) {
+func (s *clientSession) takeAnswer(db *dbConn, kind byte, frame []byte, whole bool) (forward bool, rewritten []byte) {
 	switch kind {
 	case 'D', 'd', 'N', 'A', 'S', 't', 'H':
 		return true, nil
@@ -165,6 +166,7 @@ func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 	}
 	between := s.due.quiet() && s.tx == 'I' && !s.unsent
 	s.detach()
+	s.wake()
 	ended := s.ended
 	if cut && between {
 		s.lostPin = true

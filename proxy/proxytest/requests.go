@@ -64,7 +64,7 @@ func (s *clientSession) handleParse(body int) error {
 	if st.clientName != "" {
 		s.p.counters.namedStatements.Add(1)
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(st.clientName, st.clientName != "") // unnamed, it replaces what was there
 	if err != nil {
 		return s.refuseRequest(err, 'P', body)
 	}
@@ -121,7 +121,7 @@ func (s *clientSession) handleBind(body int) error {
 	if !ok || !ok2 {
 		return errMalformed
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(string(name), true)
 	if err != nil {
 		return s.refuseRequest(err, 'B', body)
 	}
@@ -155,7 +155,7 @@ func (s *clientSession) handleDescribeOrClose(kind byte, body int) error {
 	if !ok {
 		return errMalformed
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(string(name), frame[headerLen] == 'S')
 	if err != nil {
 		return s.refuseRequest(err, kind, body)
 	}
@@ -168,7 +168,9 @@ func (s *clientSession) handleDescribeOrClose(kind byte, body int) error {
 		}
 		if entry.st != nil {
 			backendName = []byte(entry.st.backendName)
-			entry.st.closing = entry.st.closing || kind == 'C'
+			if kind == 'C' {
+				entry.st.closing, entry.st.group = true, s.group
+			}
 		}
 	}
 	s.due.expect(entry)

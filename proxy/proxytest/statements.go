@@ -29,6 +29,7 @@ type statement struct {
 	dead        bool       // its Parse failed, or it is closed
 	passedOn    bool       // the database alone knows it
 	none        bool       // a simple query is under way, which takes the unnamed statement away
+	group       uint64     // the Sync group of the Parse, Close or query that is under way
 	prev        *statement // what the name stood for before, until the Parse is confirmed
 }
 
@@ -70,7 +71,7 @@ func (s *clientSession) define(db *dbConn, st *statement, keep bool) {
 		st.backendName = s.p.statementPrefix + strconv.FormatUint(st.id, 36)
 		s.evictPrepared(db)
 	}
-	st.prev = old
+	st.prev, st.group = old, s.group
 	s.names[st.clientName] = st
 }
 
@@ -79,7 +80,7 @@ func (s *clientSession) define(db *dbConn, st *statement, keep bool) {
 func (s *clientSession) undefine(db *dbConn) pending {
 	e := pending{kind: 'Q', prep: db.prepared[""]}
 	if old := s.names[""]; old != nil {
-		e.st = &statement{none: true, prev: old}
+		e.st = &statement{none: true, prev: old, group: s.group}
 		s.names[""] = e.st
 	}
 	return e
@@ -90,13 +91,15 @@ func (s *clientSession) undefined(db *dbConn, entry pending) {
 	if entry.prep != nil && db.prepared[""] == entry.prep {
 		delete(db.prepared, "")
 	}
-	if entry.st == nil {
-		return
-	}
-	for st := entry.st; st != nil; st = st.prev {
-		s.kill(st)
-	}
-	entry.st.prev = nil
+	s.killAll(entry.st)
+}
+
+// unsettled says whether it depends on answers that are still due what a name stands for. In one Sync
+// group it does not: what follows a message that failed is skipped. mu is held.
+func (s *clientSession) unsettled(name string) bool {
+	st := s.names[name]
+	return st != nil && (st.none || st.closing || !st.confirmed) && st.group != s.group &&
+		s.due.len() > 0 && !s.due.copyIn // in the middle of a COPY there is nothing to wait for
 }
 
 // named is the statement that a name stands for, or nil. mu is held.
@@ -176,9 +179,7 @@ func (s *clientSession) parsed(db *dbConn, entry pending) {
 		return
 	}
 	st.confirmed = true
-	if st.prev != nil && !st.prev.dead {
-		s.kill(st.prev)
-	}
+	s.killAll(st.prev)
 	st.prev = nil
 	db.useCount++
 	db.prepared[st.backendName] = &prepared{id: st.id, group: s.group, confirmed: true, used: db.useCount}
@@ -190,7 +191,7 @@ func (s *clientSession) closed(db *dbConn, entry pending) {
 		return
 	}
 	delete(db.prepared, entry.st.backendName)
-	s.kill(entry.st)
+	s.killAll(entry.st)
 }
 
 // failed notes that a message was answered with an error, or skipped after one. mu is held.
@@ -209,9 +210,7 @@ func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
 	default:
 		if st.clientName == "" && !skipped { // the old one went before the new one failed
 			delete(db.prepared, "")
-			if st.prev != nil {
-				s.kill(st.prev)
-			}
+			s.killAll(st.prev)
 		}
 		s.kill(st)
 	}
@@ -237,6 +236,13 @@ func (s *clientSession) kill(st *statement) {
 		return
 	}
 	s.names[st.clientName] = prev
+}
+
+// killAll ends it for a statement and for those that its name stood for before. mu is held.
+func (s *clientSession) killAll(st *statement) {
+	for ; st != nil; st = st.prev {
+		s.kill(st)
+	}
 }
 
 // forgetName drops whatever a name stands for. mu is held.
