@@ -268,8 +268,9 @@ func hexHash(text string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// serveFake is a server for one connection of the proxy.
-func serveFake(conn net.Conn) {
+// serveFake is a server for one connection of the proxy. One that is late answers what it got in one go
+// in one go.
+func serveFake(conn net.Conn, late bool) {
 	defer conn.Close()
 	head := make([]byte, 4)
 	if _, err := io.ReadFull(conn, head); err != nil {
@@ -282,16 +283,20 @@ func serveFake(conn net.Conn) {
 		&pgproto3.ReadyForQuery{TxStatus: 'I'}))
 	session := newFakeSession()
 	w := newWindow(conn, 1<<17)
+	var out []byte
 	for !session.closed {
 		kind, body, err := readFrame(&w)
 		if err != nil || kind == 'X' {
 			return
 		}
-		if out := session.handle(kind, body); len(out) > 0 {
-			if _, err := conn.Write(out); err != nil {
-				return
-			}
+		out = append(out, session.handle(kind, body)...)
+		if len(out) == 0 || late && w.len() > 0 && !session.closed {
+			continue
 		}
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+		out = out[:0]
 	}
 	// To close with something unread would reset the connection, and what was answered could be lost.
 	_ = conn.(*net.TCPConn).CloseWrite()
@@ -319,7 +324,9 @@ func readFrame(w *window) (kind byte, body []byte, err error) {
 }
 
 // fakeDial is how the proxy reaches its database.
-func fakeDial(context.Context, string, string) (net.Conn, error) {
+func fakeDial(context.Context, string, string) (net.Conn, error) { return dialFake(false) }
+
+func dialFake(late bool) (net.Conn, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -327,7 +334,7 @@ func fakeDial(context.Context, string, string) (net.Conn, error) {
 	defer l.Close()
 	go func() {
 		if conn, err := l.Accept(); err == nil {
-			serveFake(conn)
+			serveFake(conn, late)
 		}
 	}()
 	return net.Dial("tcp", l.Addr().String())
