@@ -55,17 +55,19 @@ type clientSession struct {
 	lastActive atomic.Int64
 	watchdog   *time.Timer
 
-	mu       sync.Mutex
-	db       *dbConn  // borrowed, nil if none is
-	due      exchange // with db
-	tx       byte     // transaction status of the last ReadyForQuery
-	group    uint64
-	answered chan struct{} // closed at the next answer, if the session waits for one
-	unsent   bool          // out holds messages that will not be answered
-	pinned   bool
-	ended    bool // the client is gone
-	hungUp   bool // the client was told that it is over
-	lostPin  bool // a failover took the connection this session was pinned to
+	mu        sync.Mutex
+	db        *dbConn  // borrowed, nil if none is
+	due       exchange // with db
+	tx        byte     // transaction status of the last ReadyForQuery
+	group     uint64
+	dropping  int           // messages under way that drop all statements
+	dropGroup uint64        // of the last of them
+	answered  chan struct{} // closed at the next answer, if the session waits for one
+	unsent    bool          // out holds messages that will not be answered
+	pinned    bool
+	ended     bool // the client is gone
+	hungUp    bool // the client was told that it is over
+	lostPin   bool // a failover took the connection this session was pinned to
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin

@@ -20,6 +20,7 @@ type pending struct {
 	swallow  bool       // the answer is not for the client
 	ignored  bool       // a Sync in the middle of a COPY, which ignores it unless it has failed by then
 	answered bool       // ReadyForQuery is all that can still come
+	drops    bool       // DEALLOCATE ALL or DISCARD ALL
 	st       *statement // the statement that is parsed, bound, described or closed
 	prep     *prepared  // with an injected Parse
 }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -122,7 +123,7 @@ func (f *fakeSession) run(text, shown string) []byte {
 		return encode(&pgproto3.NoticeResponse{Message: shown}, &pgproto3.ParameterStatus{Name: "a", Value: "b"},
 			&pgproto3.CommandComplete{CommandTag: []byte("DO")})
 	case "deallocate all":
-		clear(f.statements)
+		maps.DeleteFunc(f.statements, func(name, _ string) bool { return name != "" })
 		return encode(&pgproto3.CommandComplete{CommandTag: []byte("DEALLOCATE ALL")})
 	case "DISCARD ALL": // the proxy's own, after a session that was pinned
 		clear(f.statements)

@@ -55,6 +55,8 @@ func TestPipelines(t *testing.T) {
 		{"a failed Parse takes the unnamed statement", "P - select 1; S", "P - error; S; B -; E; S", ""},
 		{"a skipped one does not, and the next does", "P - select 1; S", "P b error; P - select 2; S; P - error; S; D -; S", "B -; E; S"},
 		{"a skipped one does not", "P - select 1; S", "P b error; P - select 2; S; B -; E; S", ""},
+		{"deallocation before a Parse", "P a select 1; P b select 2; S", "Q deallocate all; P a select 3; S; B a; E; B b; S", "B a; E; S; B b; S"},
+		{"deallocation by an Execute", "P a select 1; S", "P - deallocate all; B -; E; P a select 2; S; B -; E; S", "B -; E; S; B a; S"},
 	} {
 		for _, where := range []string{"same connection", "another connection"} {
 			t.Run(c.name+"/"+where, func(t *testing.T) {

@@ -95,6 +95,9 @@ func (s *clientSession) takeAnswer(db *dbConn, kind byte, frame []byte, whole bo
 		}
 		s.failed(db, e, skipped)
 	})
+	if ok && done.drops {
+		s.dropping--
+	}
 	if kind == 'Z' && len(frame) > headerLen {
 		s.setTx(frame[headerLen])
 	}
@@ -148,7 +151,7 @@ func (s *clientSession) detach() {
 	s.leave(s.db)
 	s.db.giveUp = s.due.doubt
 	s.db = nil
-	s.portals = nil
+	s.portals, s.dropping = nil, 0
 	s.due = exchange{pendingQueue: s.due.pendingQueue} // that is empty, or the session is over
 	s.setTx('I')
 	s.p.counters.borrowed.Add(-1)

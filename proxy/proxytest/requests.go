@@ -26,7 +26,9 @@ func (s *clientSession) handleQuery(body int) error {
 		return s.refuseRequest(err, 'Q', body)
 	}
 	pin := s.pin(db, v, false)
-	s.due.expect(s.undefine(db))
+	e := s.undefine(db)
+	e.drops = s.drops(v)
+	s.due.expect(e)
 	s.group++
 	s.mu.Unlock()
 	s.report(pin)
@@ -196,12 +198,14 @@ func (s *clientSession) handleExecute(body int) error {
 		return s.refuseRequest(err, 'E', body)
 	}
 	var pin *pinning
+	e := pending{kind: 'E'}
 	if len(s.portals) > 0 {
 		if st := s.portals[string(portal)]; st != nil {
 			pin = s.pin(db, st.verdict, true)
+			e.drops = s.drops(st.verdict)
 		}
 	}
-	s.due.expect(pending{kind: 'E'})
+	s.due.expect(e)
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)

@@ -9,6 +9,7 @@ package proxytest
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -98,8 +99,11 @@ func (s *clientSession) undefined(db *dbConn, entry pending) {
 // group it does not: what follows a message that failed is skipped. mu is held.
 func (s *clientSession) unsettled(name string) bool {
 	st := s.names[name]
-	return st != nil && (st.none || st.closing || !st.confirmed) && st.group != s.group &&
-		s.due.len() > 0 && !s.due.copyIn // in the middle of a COPY there is nothing to wait for
+	if st == nil || s.due.len() == 0 || s.due.copyIn { // in the middle of a COPY there is nothing to wait for
+		return false
+	}
+	return st.group != s.group && (st.none || st.closing || !st.confirmed) ||
+		name != "" && s.dropping > 0 && s.dropGroup != s.group
 }
 
 // named is the statement that a name stands for, or nil. mu is held.
@@ -119,7 +123,7 @@ func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
 		}
 		return
 	}
-	if !st.confirmed || st.closing || st.text == nil {
+	if !st.confirmed || st.closing || st.text == nil || s.dropping > 0 && st.clientName != "" {
 		return // it is on this connection or nowhere
 	}
 	p := db.prepared[st.backendName]
@@ -197,6 +201,9 @@ func (s *clientSession) closed(db *dbConn, entry pending) {
 // failed notes that a message was answered with an error, or skipped after one. mu is held.
 func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
 	st := entry.st
+	if entry.drops {
+		s.dropping--
+	}
 	switch {
 	case entry.kind == 'C' && st != nil:
 		st.closing = false
@@ -245,18 +252,33 @@ func (s *clientSession) killAll(st *statement) {
 	}
 }
 
-// forgetName drops whatever a name stands for. mu is held.
-func (s *clientSession) forgetName(name string) {
-	for st := s.names[name]; st != nil; st = s.names[name] {
-		s.kill(st)
+// drops says whether a text drops all statements that have a name, and notes that it is about to be run.
+// mu is held.
+func (s *clientSession) drops(v verdict) bool {
+	switch strings.TrimRight(v.digest, " ;") {
+	case "deallocate all", "deallocate prepare all", "discard all":
+	default:
+		return false
 	}
+	s.dropping++
+	s.dropGroup = s.group
+	return true
 }
 
-// forgetAll follows a DEALLOCATE ALL or DISCARD ALL. The session is pinned. mu is held.
+// forgetAll follows a DEALLOCATE ALL or DISCARD ALL, which take all that have a name and were parsed
+// before. The session is pinned. mu is held.
 func (s *clientSession) forgetAll(db *dbConn) {
-	clear(db.prepared)
-	for name := range s.names {
-		s.forgetName(name)
+	for name := range db.prepared {
+		if name != "" {
+			delete(db.prepared, name)
+		}
+	}
+	for name, st := range s.names {
+		for ; name != "" && st != nil; st = st.prev {
+			if st.confirmed {
+				s.kill(st)
+			}
+		}
 	}
 }
 
