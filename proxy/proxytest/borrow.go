@@ -46,7 +46,8 @@ func (s *clientSession) attach() (*dbConn, error) {
 }
 
 // attachFor is attach for a message that names a prepared statement. It waits until it is known what
-// the name stands for, if that matters.
+// the name stands for, if that matters. It does not notice that the client goes away before an answer
+// comes, or the connection to the database ends.
 func (s *clientSession) attachFor(name string, matters bool) (*dbConn, error) {
 	for {
 		db, err := s.attach()

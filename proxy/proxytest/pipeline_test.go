@@ -116,3 +116,48 @@ func (c pipelineClient) goOn(own *fakeSession, messages []byte) {
 		c.t.Errorf("%v\nsent %q\ngot  %q\nwant %q", err, messages, got[:n], want)
 	}
 }
+
+// TestSettlingEnds is about a session that waits for an answer which does not come.
+func TestSettlingEnds(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(*Proxy){
+		"close":    func(px *Proxy) { _ = px.Close() },
+		"failover": (*Proxy).StartFailover,
+		"user":     func(px *Proxy) { px.endSessionsOf("app") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked := make(chan struct{})
+			mute := func(context.Context, string, string) (net.Conn, error) {
+				ours, theirs := net.Pipe()
+				go func() {
+					defer ours.Close()
+					w := newWindow(ours, 1<<16)
+					if !fakeLogin(ours) {
+						return
+					}
+					if kind, _, err := readFrame(&w); err == nil && kind == 'P' {
+						close(asked)
+					}
+					_, _ = io.Copy(io.Discard, ours)
+				}()
+				return theirs, nil
+			}
+			px, err := Start(t.Context(), "postgres://app:x@127.0.0.1/db?sslmode=disable", WithUser("app", "x"), WithClientAuth(AuthMD5),
+				WithoutTLSRequired(), WithBackendDialFunc(mute))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer px.Close()
+			client := dialPipeline(t, px)
+			if _, err := client.conn.Write(pipeline("P a select 1; S; B a; E; S")); err != nil {
+				t.Fatal(err)
+			}
+			<-asked
+			end(px)
+			if _, err := io.Copy(io.Discard, client.conn); err != nil { // a timeout
+				t.Error(err)
+			}
+		})
+	}
+}
