@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 )
 
 // pipeline is messages in words: "P name text", "B name", "D name", "C name" for a statement ("-" is
@@ -157,6 +158,11 @@ func TestSettlingEnds(t *testing.T) {
 			end(px)
 			if _, err := io.Copy(io.Discard, client.conn); err != nil { // a timeout
 				t.Error(err)
+			}
+			for deadline := time.Now().Add(5 * time.Second); px.Stats().ClientConnections > 0; time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("the session waits on")
+				}
 			}
 		})
 	}
