@@ -109,6 +109,8 @@ func (x *exchange) copyStarted() {
 		case 'c':
 			x.items = append(x.items[:i], x.items[i+1:]...)
 			x.copyIn = false
+		default:
+			x.copyIn = false // see expect
 		}
 	}
 	x.reopen()
