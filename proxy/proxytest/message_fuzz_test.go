@@ -57,6 +57,9 @@ func (f *fakeSession) handle(kind byte, body []byte) []byte {
 		if f.tx == 'E' {
 			return append(f.fail("25P02", "aborted"), f.ready()...)
 		}
+		if f.tx == 'I' {
+			clear(f.portals)
+		}
 		return append(encode(&pgproto3.FunctionCallResponse{Result: body}), f.ready()...)
 	case 'S':
 		f.skip = false
