@@ -22,7 +22,7 @@ type pending struct {
 	answered bool       // ReadyForQuery is all that can still come
 	drops    bool       // DEALLOCATE ALL or DISCARD ALL
 	st       *statement // the statement that is parsed, bound, described or closed
-	prep     *prepared  // with an injected Parse
+	prep     *prepared  // with an injected Parse, and what goes with a query or an injected Close
 }
 
 // exchange is the messages that a session sent to the database connection it borrows, and what the

@@ -148,12 +148,12 @@ func (f *fakeSession) extended(kind byte, body []byte) ([]byte, error) {
 	switch kind {
 	case 'P':
 		text, _, _ := cString(rest)
+		if name == "" {
+			delete(f.statements, "")
+		}
 		_, exists := f.statements[name]
 		switch {
 		case strings.Contains(string(text), "error"):
-			if name == "" {
-				delete(f.statements, "")
-			}
 			return nil, errors.New("42601 syntax")
 		case f.tx == 'E' && string(text) != "commit":
 			return nil, errors.New("25P02 aborted")

@@ -56,6 +56,7 @@ func TestPipelines(t *testing.T) {
 		{"a failed Parse takes the unnamed statement", "P - select 1; S", "P - error; S; B -; E; S", ""},
 		{"a skipped one does not, and the next does", "P - select 1; S", "P b error; P - select 2; S; P - error; S; D -; S", "B -; E; S"},
 		{"a skipped one does not", "P - select 1; S", "P b error; P - select 2; S; B -; E; S", ""},
+		{"another client's unnamed statement, and a Close of it that is skipped", "", "P x error; D -; S; B -; E; S", "B -; S"},
 		{"deallocation before a Parse", "P a select 1; P b select 2; S", "Q deallocate all; P a select 3; S; B a; E; B b; S", "B a; E; S; B b; S"},
 		{"deallocation by an Execute", "P a select 1; S", "P - deallocate all; B -; E; P a select 2; S; B -; E; S", "B -; E; S; B a; S"},
 	} {
@@ -71,7 +72,11 @@ func TestPipelines(t *testing.T) {
 				defer px.Close()
 				own := newFakeSession()
 				client := dialPipeline(t, px)
-				client.goOn(own, pipeline(c.before))
+				if c.before != "" {
+					client.goOn(own, pipeline(c.before))
+				} else {
+					dialPipeline(t, px).goOn(newFakeSession(), pipeline("P - notice; S"))
+				}
 				if where == "another connection" {
 					dialPipeline(t, px).goOn(newFakeSession(), pipeline("P - notice; B -; E; Q begin"))
 				}

@@ -45,8 +45,9 @@ func (st *statement) size() int {
 // prepared is a statement as a database connection has it, or is about to.
 type prepared struct {
 	id        uint64
-	group     uint64 // the Sync group of the Parse
+	group     uint64 // the Sync group of the Parse, or of an injected Close
 	confirmed bool
+	closing   bool
 	used      uint64
 }
 
@@ -117,9 +118,9 @@ func (s *clientSession) named(name string) *statement {
 // prepare makes sure that db has the statement by the time it reads what is sent next. mu is held.
 func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
 	if st == nil {
-		if name == "" && db.prepared[""] != nil { // somebody else's
-			s.inject(pending{kind: 'C', swallow: true}, 'C', "S", "", nil)
-			delete(db.prepared, "")
+		if p := db.prepared[""]; name == "" && p != nil && (!p.closing || p.group != s.group) { // somebody else's
+			p.closing, p.group = true, s.group
+			s.inject(pending{kind: 'C', swallow: true, prep: p}, 'C', "S", "", nil)
 		}
 		return
 	}
@@ -191,6 +192,9 @@ func (s *clientSession) parsed(db *dbConn, entry pending) {
 
 // closed notes a CloseComplete. mu is held.
 func (s *clientSession) closed(db *dbConn, entry pending) {
+	if entry.prep != nil && db.prepared[""] == entry.prep {
+		delete(db.prepared, "")
+	}
 	if entry.swallow || entry.st == nil {
 		return
 	}
@@ -207,12 +211,17 @@ func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
 	switch {
 	case entry.kind == 'C' && st != nil:
 		st.closing = false
+	case entry.kind == 'C' && entry.prep != nil && skipped:
+		db.prepared[""] = &prepared{} // it is still there, whoever's it is
 	case entry.kind == 'Q' && st != nil: // skipped
 		s.kill(st)
 	case entry.kind != 'P':
 	case entry.prep != nil:
 		if db.prepared[st.backendName] == entry.prep {
 			delete(db.prepared, st.backendName)
+			if st.backendName == "" && skipped {
+				db.prepared[""] = &prepared{} // one of before may be there
+			}
 		}
 	default:
 		if st.clientName == "" && !skipped { // the old one went before the new one failed
