@@ -14,7 +14,7 @@ import (
 )
 
 // pipeline is messages in words: "P name text", "B name", "D name", "C name" for a statement ("-" is
-// the unnamed one), "E", "S", "Q text".
+// the unnamed one), "E", "S", "Q text", "f".
 func pipeline(messages string) (out []byte) {
 	for m := range strings.SplitSeq(messages, "; ") {
 		kind, rest, _ := strings.Cut(m, " ")
@@ -34,6 +34,8 @@ func pipeline(messages string) (out []byte) {
 			body = "\x00\x00\x00\x00\x00"
 		case "Q":
 			body = rest + "\x00"
+		case "f":
+			body = "no\x00"
 		}
 		out = append(appendHeader(out, kind[0], len(body)), body...)
 	}
@@ -57,6 +59,7 @@ func TestPipelines(t *testing.T) {
 		{"a skipped one does not, and the next does", "P - select 1; S", "P b error; P - select 2; S; P - error; S; D -; S", "B -; E; S"},
 		{"a skipped one does not", "P - select 1; S", "P b error; P - select 2; S; B -; E; S", ""},
 		{"another client's unnamed statement, and a Close of it that is skipped", "", "P x error; D -; S; B -; E; S", "B -; S"},
+		{"names behind a COPY that failed", "P a copy t from stdin; S", "B a; E; S; f; P - select 1; Q select 2; D -; C -; S; Q select 3", ""},
 		{"deallocation before a Parse", "P a select 1; P b select 2; S", "Q deallocate all; P a select 3; S; B a; E; B b; S", "B a; E; S; B b; S"},
 		{"deallocation by an Execute", "P a select 1; S", "P - deallocate all; B -; E; P a select 2; S; B -; E; S", "B -; E; S; B a; S"},
 	} {

@@ -100,7 +100,8 @@ func (s *clientSession) undefined(db *dbConn, entry pending) {
 // group it does not: what follows a message that failed is skipped. mu is held.
 func (s *clientSession) unsettled(name string) bool {
 	st := s.names[name]
-	if st == nil || s.due.len() == 0 || s.due.copyIn { // in the middle of a COPY there is nothing to wait for
+	// In the middle of a COPY, and behind one that failed, nothing may come until the client goes on.
+	if head := s.due.first(); st == nil || head == nil || head.ignored || s.due.copyIn {
 		return false
 	}
 	return st.group != s.group && (st.none || st.closing || !st.confirmed) ||
