@@ -37,6 +37,7 @@ import (
 //	any other ERROR                                  permanent     the statement was undone, and would fail again
 //	FATAL or PANIC, as 57P01 57P02 57P05 25P03       ambiguous     the session ended; what it was doing may have been done
 //	40003, class 08, XX000 Unknown error.            ambiguous     they say so, or do not say
+//	XX000 Request returned an error: ...             ambiguous     a database connection of RDS Proxy failed; what was sent on it is not told [1]
 //	pgx.ErrTxCommitRollback                          permanent     COMMIT found a failed transaction: a statement's error was ignored
 //	pgx.ErrNoRows, ErrTxClosed, "conn busy", ...     permanent     mistakes and answers, not failures
 //	a lost connection, a timeout, a context's end    ambiguous     the server may have received it, and may still be at it
@@ -113,6 +114,12 @@ func classifyServer(e *pgconn.PgError) (Verdict, string) {
 	case "XX000":
 		if e.Message == "Unknown error." {
 			return Ambiguous, "RDS Proxy does not say what happened"
+		}
+		// Most likely it got no connection, least doubtfully if the password was refused. But AWS says no
+		// more than that "the database connection established from the proxy returned an error", not that
+		// nothing had been sent on another before.
+		if strings.HasPrefix(e.Message, "Request returned an error: ") {
+			return Ambiguous, "RDS Proxy passes on an error of a database connection, and does not say what was sent before"
 		}
 	}
 	if strings.HasPrefix(e.Code, "08") {

@@ -142,6 +142,7 @@ func inPieces(b []byte, size int) (msgs []pgproto3.FrontendMessage) {
 const bytesSetup = `
 	create table if not exists blobs (body bytea);
 	create table if not exists lines (id int primary key, body text);
+	create or replace view shown as select 1 as id;
 	create table if not exists later (id int primary key deferrable initially deferred);
 	create or replace function chatty(n int) returns int language plpgsql as $$
 		begin raise notice 'row %', n; if n % 3 = 0 then raise warning 'three'; end if; return n; end $$;
@@ -269,6 +270,8 @@ var byteCases = []struct {
 			copyData([]byte("8\ttwo copies\n"))), copyEnd)...),
 		says("Z", copyData([]byte("\\\\x00ff\n")), copyEnd),
 		asks("select count(*) from blobs"),
+		says("Z", &pgproto3.Query{String: "copy lines from stdin"}, syncs, copyData([]byte("9\tan early Sync\n")), copyEnd),
+		asks("copy shown from stdin"), asks("select count(*) from lines"),
 		says("Z", copyEnd, copyData([]byte("to nobody")), &pgproto3.CopyFail{Message: "nothing"}, syncs),
 		asks("select 1"),
 	}},
@@ -283,6 +286,12 @@ var byteCases = []struct {
 		says("Z", copyData([]byte("3\ta\n")), &pgproto3.CopyFail{Message: "no"}, syncs),
 		says("Z", parse("copy lines from stdin"), bind(), execute(0), copyData([]byte("4\ta\n")), copyEnd, syncs),
 		says("Z", parse("copy nowhere from stdin"), bind(), execute(0), copyData([]byte("4\ta\n")), copyEnd, syncs),
+		says("Z", parse("copy shown from stdin"), bind(), execute(0), syncs), // fails before it reads the Sync
+		asks("select 1"), says("Z", copyData([]byte("5\ta\n")), copyEnd, syncs),
+		says("G", parse("copy lines from stdin"), bind(), execute(0), flushes),
+		says("Z", syncs, copyData([]byte("6\ta\n")), syncs, copyEnd, syncs),
+		says("E", parse("copy shown from stdin"), bind(), execute(0), flushes), // skips now
+		says("Z", copyData([]byte("7\ta\n")), copyEnd, &pgproto3.Query{String: "skipped"}, syncs),
 		asks("select * from lines order by 1"),
 	}},
 	{"copy out", []step{
@@ -323,6 +332,13 @@ var byteCases = []struct {
 		says("ZZ", parse("select 1"), bind(), execute(0), &pgproto3.Query{String: "select 2"}, bind(), execute(0), syncs),
 		says("ZZZ", &pgproto3.Query{String: "select 1"}, &pgproto3.Query{String: "select 2"}, &pgproto3.Query{String: "oops"}),
 		says("ZZ", parse("oops"), &pgproto3.Query{String: "skipped"}, syncs, &pgproto3.Query{String: "select 3"}),
+		says("ZZ", parse("oops"), functionCall(177, int4(1), int4(2)), syncs, functionCall(177, int4(3), int4(4))),
+		says("Z", parse("select 4"), syncs),
+		says("Z", &pgproto3.Parse{Name: "broken", Query: "oops"}, &pgproto3.Query{String: "skipped"}, syncs),
+		says("Z", bind(), execute(0), syncs), // the query that was skipped left the unnamed statement
+		says("Z", &pgproto3.Parse{Name: "kept", Query: "select 5"}, syncs),
+		says("ZZ", &pgproto3.Parse{Name: "kept", Query: "oops"}, syncs, bindTo("", "kept"), closing('S', "kept"), syncs),
+		says("Z", bindTo("", "kept"), syncs),
 	}},
 	{"deallocation", []step{
 		says("Z", &pgproto3.Parse{Name: "s", Query: "select 1"}, syncs), asks("deallocate all"),

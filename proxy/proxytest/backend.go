@@ -41,6 +41,7 @@ type dbConn struct {
 	owner     atomic.Pointer[clientSession] // who borrows it
 	prepared  map[string]*prepared          // the owner's: statements it has, by their name there
 	useCount  uint64                        // the owner's
+	giveUp    bool                          // the owner's: it must not go back to the pool
 	inspector inspector                     // whose put it is
 	idleSince time.Time                     // the pool's
 	resetting resetting

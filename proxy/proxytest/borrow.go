@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// errSkipped is for a message that the database skips, as it has come upon an error before it.
+var errSkipped = errors.New("skipped up to the next Sync")
+
 // attach makes sure that a database connection is borrowed, and returns it with mu held.
 func (s *clientSession) attach() (*dbConn, error) {
 	for {
@@ -20,6 +23,9 @@ func (s *clientSession) attach() (*dbConn, error) {
 		case s.lostPin:
 			s.mu.Unlock()
 			return nil, s.lostToFailover()
+		case s.due.skip:
+			s.mu.Unlock()
+			return nil, errSkipped
 		case s.db != nil:
 			return s.db, nil
 		}
@@ -36,6 +42,37 @@ func (s *clientSession) attach() (*dbConn, error) {
 		s.mu.Unlock() // it died in the pool: nothing was sent, take another
 		s.p.counters.borrowed.Add(-1)
 		s.p.pool.put(db)
+	}
+}
+
+// attachFor is attach for a message that names a prepared statement. It waits until it is known what
+// the name stands for, if that matters. It does not notice that the client goes away before an answer
+// comes, or the connection to the database ends.
+func (s *clientSession) attachFor(name string, matters bool) (*dbConn, error) {
+	for {
+		db, err := s.attach()
+		if err != nil || !matters || !s.unsettled(name) {
+			return db, err
+		}
+		answered := make(chan struct{})
+		s.answered = answered
+		s.mu.Unlock()
+		if err := s.flush(); err != nil {
+			return nil, err
+		}
+		select {
+		case <-answered:
+		case <-s.p.ctx.Done():
+			return nil, errHungUp
+		}
+	}
+}
+
+// wake ends the wait of attachFor. mu is held.
+func (s *clientSession) wake() {
+	if s.answered != nil {
+		close(s.answered)
+		s.answered = nil
 	}
 }
 
@@ -169,7 +206,10 @@ const borrowTimeoutText = "Timed-out waiting to acquire database connection."
 
 // refuseRequest answers a request that got no database connection. The message is still unread.
 func (s *clientSession) refuseRequest(err error, kind byte, body int) error {
-	if !errors.Is(err, errBorrowTimeout) {
+	switch {
+	case errors.Is(err, errSkipped):
+		return s.discard(headerLen + body)
+	case !errors.Is(err, errBorrowTimeout):
 		return err
 	}
 	switch s.p.cfg.borrowReply {

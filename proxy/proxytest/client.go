@@ -55,19 +55,19 @@ type clientSession struct {
 	lastActive atomic.Int64
 	watchdog   *time.Timer
 
-	mu      sync.Mutex
-	db      *dbConn // borrowed, nil if none is
-	queue   pendingQueue
-	tx      byte // transaction status of the last ReadyForQuery
-	group   uint64
-	open    bool // extended-protocol messages were sent since the last Sync
-	skip    bool // the database skips to the next Sync
-	copyIn  bool // the database waits for copy data
-	unsent  bool // out holds messages that will not be answered
-	pinned  bool
-	ended   bool // the client is gone
-	hungUp  bool // the client was told that it is over
-	lostPin bool // a failover took the connection this session was pinned to
+	mu        sync.Mutex
+	db        *dbConn  // borrowed, nil if none is
+	due       exchange // with db
+	tx        byte     // transaction status of the last ReadyForQuery
+	group     uint64
+	dropping  int           // messages under way that drop all statements
+	dropGroup uint64        // of the last of them
+	answered  chan struct{} // closed at the next answer, if the session waits for one
+	unsent    bool          // out holds messages that will not be answered
+	pinned    bool
+	ended     bool // the client is gone
+	hungUp    bool // the client was told that it is over
+	lostPin   bool // a failover took the connection this session was pinned to
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin
@@ -135,7 +135,7 @@ func (s *clientSession) releaseForGood(politely bool) (reset *dbConn) {
 	if s.db == nil {
 		return nil
 	}
-	quiet := s.queue.len() == 0 && !s.open && !s.copyIn && !s.unsent && !s.streaming
+	quiet := s.due.quiet() && !s.due.doubt && !s.unsent && !s.streaming
 	if db := s.db; quiet && s.tx == 'I' && s.p.cfg.reset != ResetByClose {
 		// Nothing is due to this session. What comes now is the reset's.
 		s.detach()
@@ -209,7 +209,8 @@ func (s *clientSession) handle(kind byte, body int) error {
 }
 
 // skipping says whether an earlier error makes this message one to be skipped. The database would
-// skip it just the same; the proxy need not borrow a connection for that.
+// skip it just the same; the proxy need not borrow a connection for that, nor understand the message.
+// An error that comes later than this is attach's.
 func (s *clientSession) skipping(kind byte) bool {
 	if kind == 'S' {
 		return false
@@ -219,7 +220,7 @@ func (s *clientSession) skipping(kind byte) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.skip
+	return s.due.skip
 }
 
 // need waits until n bytes are in the window. What is for the database goes out before that.

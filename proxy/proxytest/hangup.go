@@ -29,6 +29,7 @@ func (s *clientSession) hangUp(last []byte) {
 	s.mu.Lock()
 	already := s.hungUp
 	s.hungUp = true
+	s.wake()
 	s.mu.Unlock()
 	if already {
 		return

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"strings"
 	"sync"
@@ -55,6 +56,9 @@ func (f *fakeSession) handle(kind byte, body []byte) []byte {
 	case 'F':
 		if f.tx == 'E' {
 			return append(f.fail("25P02", "aborted"), f.ready()...)
+		}
+		if f.tx == 'I' {
+			clear(f.portals)
 		}
 		return append(encode(&pgproto3.FunctionCallResponse{Result: body}), f.ready()...)
 	case 'S':
@@ -122,7 +126,7 @@ func (f *fakeSession) run(text, shown string) []byte {
 		return encode(&pgproto3.NoticeResponse{Message: shown}, &pgproto3.ParameterStatus{Name: "a", Value: "b"},
 			&pgproto3.CommandComplete{CommandTag: []byte("DO")})
 	case "deallocate all":
-		clear(f.statements)
+		maps.DeleteFunc(f.statements, func(name, _ string) bool { return name != "" })
 		return encode(&pgproto3.CommandComplete{CommandTag: []byte("DEALLOCATE ALL")})
 	case "DISCARD ALL": // the proxy's own, after a session that was pinned
 		clear(f.statements)
@@ -144,12 +148,12 @@ func (f *fakeSession) extended(kind byte, body []byte) ([]byte, error) {
 	switch kind {
 	case 'P':
 		text, _, _ := cString(rest)
+		if name == "" {
+			delete(f.statements, "")
+		}
 		_, exists := f.statements[name]
 		switch {
 		case strings.Contains(string(text), "error"):
-			if name == "" {
-				delete(f.statements, "")
-			}
 			return nil, errors.New("42601 syntax")
 		case f.tx == 'E' && string(text) != "commit":
 			return nil, errors.New("25P02 aborted")
@@ -268,31 +272,47 @@ func hexHash(text string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// serveFake is a server for one connection of the proxy.
-func serveFake(conn net.Conn) {
+// serveFake is a server for one connection of the proxy. One that is late answers what it got in one go
+// in one go.
+func serveFake(conn net.Conn, late bool) {
 	defer conn.Close()
-	head := make([]byte, 4)
-	if _, err := io.ReadFull(conn, head); err != nil {
+	if !fakeLogin(conn) {
 		return
 	}
-	if _, err := io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(head))-4); err != nil {
-		return
-	}
-	_, _ = conn.Write(encode(&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "server_version", Value: "17"},
-		&pgproto3.ReadyForQuery{TxStatus: 'I'}))
 	session := newFakeSession()
 	w := newWindow(conn, 1<<17)
+	var out []byte
 	for !session.closed {
 		kind, body, err := readFrame(&w)
 		if err != nil || kind == 'X' {
 			return
 		}
-		if out := session.handle(kind, body); len(out) > 0 {
-			if _, err := conn.Write(out); err != nil {
-				return
-			}
+		out = append(out, session.handle(kind, body)...)
+		if len(out) == 0 || late && w.len() > 0 && !session.closed {
+			continue
 		}
+		if _, err := conn.Write(out); err != nil {
+			return
+		}
+		out = out[:0]
 	}
+	// To close with something unread would reset the connection, and what was answered could be lost.
+	_ = conn.(*net.TCPConn).CloseWrite()
+	_, _ = io.Copy(io.Discard, conn)
+}
+
+// fakeLogin lets anybody in.
+func fakeLogin(conn net.Conn) bool {
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(conn, head); err != nil {
+		return false
+	}
+	if _, err := io.CopyN(io.Discard, conn, int64(binary.BigEndian.Uint32(head))-4); err != nil {
+		return false
+	}
+	_, err := conn.Write(encode(&pgproto3.AuthenticationOk{}, &pgproto3.ParameterStatus{Name: "server_version", Value: "17"},
+		&pgproto3.ReadyForQuery{TxStatus: 'I'}))
+	return err == nil
 }
 
 func readFrame(w *window) (kind byte, body []byte, err error) {
@@ -316,7 +336,9 @@ func readFrame(w *window) (kind byte, body []byte, err error) {
 }
 
 // fakeDial is how the proxy reaches its database.
-func fakeDial(context.Context, string, string) (net.Conn, error) {
+func fakeDial(context.Context, string, string) (net.Conn, error) { return dialFake(false) }
+
+func dialFake(late bool) (net.Conn, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
@@ -324,7 +346,7 @@ func fakeDial(context.Context, string, string) (net.Conn, error) {
 	defer l.Close()
 	go func() {
 		if conn, err := l.Accept(); err == nil {
-			serveFake(conn)
+			serveFake(conn, late)
 		}
 	}()
 	return net.Dial("tcp", l.Addr().String())

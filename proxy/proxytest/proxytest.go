@@ -43,6 +43,9 @@
 //   - SASLprep: keep passwords to ASCII, which is what RDS Proxy asks for as well.
 //   - SQL text that names a protocol-level prepared statement (EXECUTE, DEALLOCATE name): the
 //     proxy keeps protocol-level statements under names of its own on the database.
+//   - A COPY FROM STDIN that fails after a Sync in front of its data, as libpq's PQexecParams sends
+//     one: whether it is answered depends on how early the COPY failed, which no message tells. The
+//     proxy expects that it was not, and closes the database connection instead of lending it on.
 //
 // # Where the real behaviour is not known
 //

@@ -9,55 +9,13 @@ import (
 	"log/slog"
 )
 
-// pending is a message that was sent to the database and is not answered yet.
-type pending struct {
-	kind    byte       // type of the message; 'c' marks the end of copy data
-	swallow bool       // the answer is not for the client
-	st      *statement // the statement that is parsed, bound, described or closed
-	prep    *prepared  // with an injected Parse
-}
-
-// pendingQueue is a queue that keeps its memory, unless that is much.
-type pendingQueue struct {
-	items []pending
-	head  int
-}
-
-func (q *pendingQueue) len() int { return len(q.items) - q.head }
-
-func (q *pendingQueue) push(e pending) { q.items = append(q.items, e) }
-
-func (q *pendingQueue) first() *pending {
-	if q.head == len(q.items) {
-		return nil
-	}
-	return &q.items[q.head]
-}
-
-func (q *pendingQueue) pop() pending {
-	e := q.items[q.head]
-	q.items[q.head] = pending{}
-	q.head++
-	switch {
-	case q.head == len(q.items):
-		q.items, q.head = q.items[:0], 0
-		if cap(q.items) > 64 {
-			q.items = nil
-		}
-	case q.head > 64 && q.head > len(q.items)/2:
-		n := copy(q.items, q.items[q.head:])
-		clear(q.items[n:])
-		q.items, q.head = q.items[:n], 0
-	}
-	return e
-}
-
 // relay passes on what is in the connection's window, in one write, and gives the connection back
 // if that completes a transaction. It runs on the connection's goroutine.
 func (s *clientSession) relay(db *dbConn) error {
 	s.wmu.Lock()
 	s.mu.Lock()
 	out, release, err := s.scan(db)
+	s.wake()
 	s.mu.Unlock()
 	var writeErr error
 	if len(out) > 0 {
@@ -103,7 +61,7 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 		}
 		frame := w.buf[w.r:min(w.r+total, w.w)]
 		w.r += len(frame)
-		forward, rewritten := s.answered(db, kind, frame, whole)
+		forward, rewritten := s.takeAnswer(db, kind, frame, whole)
 		if kind == 'Z' && s.db == db && s.idle() {
 			s.detach()
 			release = true
@@ -120,114 +78,38 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 	return kept, release, nil
 }
 
-// answered notes what a message from the database means for the queue. forward is false for
+// takeAnswer notes what a message from the database means for the queue. forward is false for
 // answers to what the proxy injected; rewritten is what to send in the message's place, if
 // anything. mu is held.
-func (s *clientSession) answered(db *dbConn, kind byte, frame []byte, whole bool) (forward bool, rewritten []byte) {
+func (s *clientSession) takeAnswer(db *dbConn, kind byte, frame []byte, whole bool) (forward bool, rewritten []byte) {
 	switch kind {
-	case 'D', 'd', 'N', 'A', 'S', 't', 'H', 'V':
+	case 'D', 'd', 'N', 'A', 'S', 't', 'H':
 		return true, nil
 	}
-	s.dropMarkers()
-	head := s.queue.first()
-	if head == nil {
-		return true, nil
+	if kind == 'C' && whole && s.due.len() > 0 {
+		s.commandComplete(db, frame[headerLen:])
 	}
-	switch kind {
-	case '1', '2', '3':
-		return s.answeredStep(db, kind, head), nil
-	case 'T', 'n':
-		if head.kind == 'D' {
-			s.queue.pop()
+	done, ok := s.due.answer(kind, func(e pending, skipped bool) {
+		if whole && !skipped {
+			rewritten = s.clientsNames(e.st, frame)
 		}
-	case 'C', 'I', 's':
-		if kind == 'C' && whole {
-			s.commandComplete(db, frame[headerLen:])
-		}
-		if head.kind == 'E' {
-			s.queue.pop()
-		}
-	case 'G':
-		s.copyStarted()
-	case 'E':
-		if whole {
-			rewritten = s.clientsNames(head.st, frame)
-		}
-		s.errorCame(db)
-	case 'Z':
-		s.readyCame(frame)
+		s.failed(db, e, skipped)
+	})
+	if ok && done.drops {
+		s.dropping--
 	}
-	return true, rewritten
-}
-
-// answeredStep handles ParseComplete, BindComplete and CloseComplete.
-func (s *clientSession) answeredStep(db *dbConn, kind byte, head *pending) (forward bool) {
-	if head.kind != "PBC"[kind-'1'] {
-		return true
+	if kind == 'Z' && len(frame) > headerLen {
+		s.setTx(frame[headerLen])
 	}
-	entry := s.queue.pop()
-	switch kind {
-	case '1':
-		s.parsed(db, entry)
-	case '3':
-		s.closed(db, entry)
+	switch {
+	case ok && done.kind == 'Q':
+		s.undefined(db, done)
+	case ok && kind == '1':
+		s.parsed(db, done)
+	case ok && kind == '3':
+		s.closed(db, done)
 	}
-	return !entry.swallow
-}
-
-// dropMarkers removes marks of copy data that ended without having been asked for.
-func (s *clientSession) dropMarkers() {
-	for head := s.queue.first(); head != nil && head.kind == 'c'; head = s.queue.first() {
-		s.queue.pop()
-	}
-}
-
-// copyStarted follows a CopyInResponse. The database now ignores each Sync up to the end of the copy
-// data, sent already or not.
-func (s *clientSession) copyStarted() {
-	q := &s.queue
-	for i := q.head + 1; i < len(q.items); i++ {
-		if q.items[i].kind == 'c' {
-			q.items = append(q.items[:i], q.items[i+1:]...)
-			return
-		}
-		if q.items[i].kind == 'S' && q.items[q.head].kind == 'E' {
-			q.items = append(q.items[:i], q.items[i+1:]...)
-			i--
-			s.open = true
-		}
-	}
-	s.copyIn = true
-}
-
-// errorCame drops what the database skips after an error: everything up to the next Sync. After an
-// error in a simple query or a function call it skips nothing, and says ReadyForQuery.
-func (s *clientSession) errorCame(db *dbConn) {
-	s.copyIn = false
-	first := s.queue.first()
-	if first.kind == 'Q' || first.kind == 'F' || first.kind == 'S' {
-		return
-	}
-	s.failed(db, s.queue.pop(), false)
-	for next := s.queue.first(); next != nil; next = s.queue.first() {
-		if next.kind == 'S' {
-			return
-		}
-		s.failed(db, s.queue.pop(), true)
-	}
-	s.skip = true
-}
-
-// readyCame follows a ReadyForQuery.
-func (s *clientSession) readyCame(frame []byte) {
-	if head := s.queue.first(); head.kind == 'S' || head.kind == 'Q' || head.kind == 'F' {
-		s.queue.pop()
-	}
-	s.dropMarkers()
-	if len(frame) <= headerLen {
-		return
-	}
-	s.setTx(frame[headerLen])
+	return !done.swallow, rewritten
 }
 
 func (s *clientSession) setTx(status byte) {
@@ -261,15 +143,16 @@ func (s *clientSession) clientsNames(st *statement, frame []byte) []byte {
 
 // idle says whether the database connection is needed no more. mu is held.
 func (s *clientSession) idle() bool {
-	return s.queue.len() == 0 && s.tx == 'I' && !s.open && !s.pinned && !s.unsent && !s.ended
+	return s.due.quiet() && s.tx == 'I' && !s.pinned && !s.unsent && !s.ended
 }
 
 // detach ends the borrow. mu is held.
 func (s *clientSession) detach() {
 	s.leave(s.db)
+	s.db.giveUp = s.due.doubt
 	s.db = nil
-	s.portals = nil
-	s.skip, s.copyIn, s.open = false, false, false
+	s.portals, s.dropping = nil, 0
+	s.due = exchange{pendingQueue: s.due.pendingQueue} // that is empty, or the session is over
 	s.setTx('I')
 	s.p.counters.borrowed.Add(-1)
 	if s.pinned {
@@ -284,8 +167,9 @@ func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 		s.mu.Unlock()
 		return
 	}
-	between := s.queue.len() == 0 && s.tx == 'I' && !s.open && !s.unsent
+	between := s.due.quiet() && s.tx == 'I' && !s.unsent
 	s.detach()
+	s.wake()
 	ended := s.ended
 	if cut && between {
 		s.lostPin = true

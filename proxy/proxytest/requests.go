@@ -26,12 +26,10 @@ func (s *clientSession) handleQuery(body int) error {
 		return s.refuseRequest(err, 'Q', body)
 	}
 	pin := s.pin(db, v, false)
-	s.queue.push(pending{kind: 'Q'})
+	e := s.undefine(db)
+	e.drops = s.drops(v)
+	s.due.expect(e)
 	s.group++
-	s.open = false
-	// The database drops its unnamed statement at the start of a simple query, and so do we.
-	s.forgetName("")
-	delete(db.prepared, "")
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)
@@ -41,9 +39,8 @@ func (s *clientSession) handleFunctionCall(body int) error {
 	if _, err := s.attach(); err != nil {
 		return s.refuseRequest(err, 'F', body)
 	}
-	s.queue.push(pending{kind: 'F'})
+	s.due.expect(pending{kind: 'F'})
 	s.group++
-	s.open = false
 	s.mu.Unlock()
 	return s.pass(headerLen + body)
 }
@@ -69,7 +66,7 @@ func (s *clientSession) handleParse(body int) error {
 	if st.clientName != "" {
 		s.p.counters.namedStatements.Add(1)
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(st.clientName, st.clientName != "") // unnamed, it replaces what was there
 	if err != nil {
 		return s.refuseRequest(err, 'P', body)
 	}
@@ -80,8 +77,7 @@ func (s *clientSession) handleParse(body int) error {
 		pin = s.pin(db, s.judgedAs(ruleLongText, string(text)), true)
 	}
 	s.define(db, st, keep)
-	s.queue.push(pending{kind: 'P', st: st})
-	s.open = true
+	s.due.expect(pending{kind: 'P', st: st})
 	s.mu.Unlock()
 	s.report(pin)
 
@@ -127,19 +123,18 @@ func (s *clientSession) handleBind(body int) error {
 	if !ok || !ok2 {
 		return errMalformed
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(string(name), true)
 	if err != nil {
 		return s.refuseRequest(err, 'B', body)
 	}
-	st := s.names[string(name)]
+	st := s.named(string(name))
 	s.prepare(db, st, string(name))
 	backendName := name
 	if st != nil {
 		backendName = []byte(st.backendName)
 	}
 	s.bindPortal(string(portal), st)
-	s.queue.push(pending{kind: 'B', st: st})
-	s.open = true
+	s.due.expect(pending{kind: 'B', st: st})
 	s.mu.Unlock()
 
 	s.out = appendHeader(s.out, 'B', body-len(name)+len(backendName))
@@ -162,24 +157,25 @@ func (s *clientSession) handleDescribeOrClose(kind byte, body int) error {
 	if !ok {
 		return errMalformed
 	}
-	db, err := s.attach()
+	db, err := s.attachFor(string(name), frame[headerLen] == 'S')
 	if err != nil {
 		return s.refuseRequest(err, kind, body)
 	}
 	entry := pending{kind: kind}
 	backendName := name
 	if frame[headerLen] == 'S' {
-		entry.st = s.names[string(name)]
+		entry.st = s.named(string(name))
 		if kind == 'D' {
 			s.prepare(db, entry.st, string(name))
 		}
 		if entry.st != nil {
 			backendName = []byte(entry.st.backendName)
-			entry.st.closing = entry.st.closing || kind == 'C'
+			if kind == 'C' {
+				entry.st.closing, entry.st.group = true, s.group
+			}
 		}
 	}
-	s.queue.push(entry)
-	s.open = true
+	s.due.expect(entry)
 	s.mu.Unlock()
 	s.out = appendHeader(s.out, kind, 2+len(backendName))
 	s.out = append(append(append(s.out, frame[headerLen]), backendName...), 0)
@@ -202,13 +198,14 @@ func (s *clientSession) handleExecute(body int) error {
 		return s.refuseRequest(err, 'E', body)
 	}
 	var pin *pinning
+	e := pending{kind: 'E'}
 	if len(s.portals) > 0 {
 		if st := s.portals[string(portal)]; st != nil {
 			pin = s.pin(db, st.verdict, true)
+			e.drops = s.drops(st.verdict)
 		}
 	}
-	s.queue.push(pending{kind: 'E'})
-	s.open = true
+	s.due.expect(e)
 	s.mu.Unlock()
 	s.report(pin)
 	return s.pass(headerLen + body)
@@ -232,13 +229,8 @@ func (s *clientSession) handleSync(body int) error {
 		}
 		return s.reply(readyForQuery)
 	}
-	if s.copyIn {
-		s.holdBack() // the database ignores it in the middle of a COPY
-	} else {
-		s.queue.push(pending{kind: 'S'})
-		s.group++
-		s.open, s.skip = false, false
-	}
+	s.due.expect(pending{kind: 'S'})
+	s.group++
 	s.mu.Unlock()
 	return s.pass(headerLen + body)
 }
@@ -247,16 +239,12 @@ func (s *clientSession) handleSync(body int) error {
 // a database connection there is nobody to tell: they are left over from a COPY that failed.
 func (s *clientSession) handleUnanswered(kind byte, body int) error {
 	s.mu.Lock()
-	if s.db == nil {
+	if s.db == nil || s.due.skip {
 		s.mu.Unlock()
 		return s.discard(headerLen + body)
 	}
 	if kind == 'c' || kind == 'f' {
-		if s.copyIn {
-			s.copyIn = false
-		} else if s.queue.len() > 0 {
-			s.queue.push(pending{kind: 'c'})
-		}
+		s.due.expect(pending{kind: 'c'})
 	}
 	s.holdBack()
 	s.mu.Unlock()

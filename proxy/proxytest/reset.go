@@ -39,6 +39,12 @@ type resetting struct {
 // release gives a connection back that nobody owns any more, reset if it has to be. It must not be
 // called with a session's lock held.
 func (db *dbConn) release(pinned bool) {
+	if db.giveUp { // the reset could not tell its own answers
+		db.p.log.databasef(slog.LevelInfo, db.id, "The database connection closed. Reason: A COPY failed on it in a way "+
+			"that leaves open which of its answers was the last.")
+		db.terminate() // its goroutine does the rest
+		return
+	}
 	if db.p.cfg.reset == ResetEvery || pinned && db.p.cfg.reset == ResetPinned {
 		db.reset()
 		return

@@ -9,6 +9,7 @@ package proxytest
 import (
 	"slices"
 	"strconv"
+	"strings"
 )
 
 const (
@@ -28,6 +29,8 @@ type statement struct {
 	closing     bool       // a Close is under way
 	dead        bool       // its Parse failed, or it is closed
 	passedOn    bool       // the database alone knows it
+	none        bool       // a simple query is under way, which takes the unnamed statement away
+	group       uint64     // the Sync group of the Parse, Close or query that is under way
 	prev        *statement // what the name stood for before, until the Parse is confirmed
 }
 
@@ -42,8 +45,9 @@ func (st *statement) size() int {
 // prepared is a statement as a database connection has it, or is about to.
 type prepared struct {
 	id        uint64
-	group     uint64 // the Sync group of the Parse
+	group     uint64 // the Sync group of the Parse, or of an injected Close
 	confirmed bool
+	closing   bool
 	used      uint64
 }
 
@@ -69,20 +73,59 @@ func (s *clientSession) define(db *dbConn, st *statement, keep bool) {
 		st.backendName = s.p.statementPrefix + strconv.FormatUint(st.id, 36)
 		s.evictPrepared(db)
 	}
-	st.prev = old
+	st.prev, st.group = old, s.group
 	s.names[st.clientName] = st
+}
+
+// undefine is the entry for a simple query. The database drops its unnamed statement at the start of
+// one, unless it skips it. mu is held.
+func (s *clientSession) undefine(db *dbConn) pending {
+	e := pending{kind: 'Q', prep: db.prepared[""]}
+	if old := s.names[""]; old != nil {
+		e.st = &statement{none: true, prev: old, group: s.group}
+		s.names[""] = e.st
+	}
+	return e
+}
+
+// undefined notes the end of a simple query. mu is held.
+func (s *clientSession) undefined(db *dbConn, entry pending) {
+	if entry.prep != nil && db.prepared[""] == entry.prep {
+		delete(db.prepared, "")
+	}
+	s.killAll(entry.st)
+}
+
+// unsettled says whether it depends on answers that are still due what a name stands for. In one Sync
+// group it does not: what follows a message that failed is skipped. mu is held.
+func (s *clientSession) unsettled(name string) bool {
+	st := s.names[name]
+	// In the middle of a COPY, and behind one that failed, nothing may come until the client goes on.
+	if head := s.due.first(); st == nil || head == nil || head.ignored || s.due.copyIn {
+		return false
+	}
+	return st.group != s.group && (st.none || st.closing || !st.confirmed) ||
+		name != "" && s.dropping > 0 && s.dropGroup != s.group
+}
+
+// named is the statement that a name stands for, or nil. mu is held.
+func (s *clientSession) named(name string) *statement {
+	if st := s.names[name]; st != nil && !st.none {
+		return st
+	}
+	return nil
 }
 
 // prepare makes sure that db has the statement by the time it reads what is sent next. mu is held.
 func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
 	if st == nil {
-		if name == "" && db.prepared[""] != nil { // somebody else's
-			s.inject(pending{kind: 'C', swallow: true}, 'C', "S", "", nil)
-			delete(db.prepared, "")
+		if p := db.prepared[""]; name == "" && p != nil && (!p.closing || p.group != s.group) { // somebody else's
+			p.closing, p.group = true, s.group
+			s.inject(pending{kind: 'C', swallow: true, prep: p}, 'C', "S", "", nil)
 		}
 		return
 	}
-	if !st.confirmed || st.closing || st.text == nil {
+	if !st.confirmed || st.closing || st.text == nil || s.dropping > 0 && st.clientName != "" {
 		return // it is on this connection or nowhere
 	}
 	p := db.prepared[st.backendName]
@@ -105,8 +148,7 @@ func (s *clientSession) prepare(db *dbConn, st *statement, name string) {
 
 // inject sends a message of the proxy's own, whose answer is not for the client. mu is held.
 func (s *clientSession) inject(entry pending, kind byte, prefix, name string, rest []byte) {
-	s.queue.push(entry)
-	s.open = true
+	s.due.expect(entry)
 	s.out = appendHeader(s.out, kind, len(prefix)+len(name)+1+len(rest))
 	s.out = append(append(append(s.out, prefix...), name...), 0)
 	s.out = append(s.out, rest...)
@@ -143,9 +185,7 @@ func (s *clientSession) parsed(db *dbConn, entry pending) {
 		return
 	}
 	st.confirmed = true
-	if st.prev != nil && !st.prev.dead {
-		s.kill(st.prev)
-	}
+	s.killAll(st.prev)
 	st.prev = nil
 	db.useCount++
 	db.prepared[st.backendName] = &prepared{id: st.id, group: s.group, confirmed: true, used: db.useCount}
@@ -153,30 +193,41 @@ func (s *clientSession) parsed(db *dbConn, entry pending) {
 
 // closed notes a CloseComplete. mu is held.
 func (s *clientSession) closed(db *dbConn, entry pending) {
+	if entry.prep != nil && db.prepared[""] == entry.prep {
+		delete(db.prepared, "")
+	}
 	if entry.swallow || entry.st == nil {
 		return
 	}
 	delete(db.prepared, entry.st.backendName)
-	s.kill(entry.st)
+	s.killAll(entry.st)
 }
 
 // failed notes that a message was answered with an error, or skipped after one. mu is held.
 func (s *clientSession) failed(db *dbConn, entry pending, skipped bool) {
 	st := entry.st
+	if entry.drops {
+		s.dropping--
+	}
 	switch {
 	case entry.kind == 'C' && st != nil:
 		st.closing = false
+	case entry.kind == 'C' && entry.prep != nil && skipped:
+		db.prepared[""] = &prepared{} // it is still there, whoever's it is
+	case entry.kind == 'Q' && st != nil: // skipped
+		s.kill(st)
 	case entry.kind != 'P':
 	case entry.prep != nil:
 		if db.prepared[st.backendName] == entry.prep {
 			delete(db.prepared, st.backendName)
+			if st.backendName == "" && skipped {
+				db.prepared[""] = &prepared{} // one of before may be there
+			}
 		}
 	default:
 		if st.clientName == "" && !skipped { // the old one went before the new one failed
 			delete(db.prepared, "")
-			if st.prev != nil {
-				s.kill(st.prev)
-			}
+			s.killAll(st.prev)
 		}
 		s.kill(st)
 	}
@@ -204,18 +255,40 @@ func (s *clientSession) kill(st *statement) {
 	s.names[st.clientName] = prev
 }
 
-// forgetName drops whatever a name stands for. mu is held.
-func (s *clientSession) forgetName(name string) {
-	for st := s.names[name]; st != nil; st = s.names[name] {
+// killAll ends it for a statement and for those that its name stood for before. mu is held.
+func (s *clientSession) killAll(st *statement) {
+	for ; st != nil; st = st.prev {
 		s.kill(st)
 	}
 }
 
-// forgetAll follows a DEALLOCATE ALL or DISCARD ALL. The session is pinned. mu is held.
+// drops says whether a text drops all statements that have a name, and notes that it is about to be run.
+// mu is held.
+func (s *clientSession) drops(v verdict) bool {
+	switch strings.TrimRight(v.digest, " ;") {
+	case "deallocate all", "deallocate prepare all", "discard all":
+	default:
+		return false
+	}
+	s.dropping++
+	s.dropGroup = s.group
+	return true
+}
+
+// forgetAll follows a DEALLOCATE ALL or DISCARD ALL, which take all that have a name and were parsed
+// before. The session is pinned. mu is held.
 func (s *clientSession) forgetAll(db *dbConn) {
-	clear(db.prepared)
-	for name := range s.names {
-		s.forgetName(name)
+	for name := range db.prepared {
+		if name != "" {
+			delete(db.prepared, name)
+		}
+	}
+	for name, st := range s.names {
+		for ; name != "" && st != nil; st = st.prev {
+			if st.confirmed {
+				s.kill(st)
+			}
+		}
 	}
 }
 

@@ -29,7 +29,7 @@ func (s *clientSession) stopWatchdog() {
 
 func (s *clientSession) watch(born time.Time) {
 	s.mu.Lock()
-	busy := s.queue.len() > 0
+	busy := s.due.len() > 0
 	ended := s.ended || s.hungUp
 	s.mu.Unlock()
 	if ended {
