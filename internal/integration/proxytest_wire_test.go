@@ -265,3 +265,40 @@ func mustExec(t testing.TB, conn *pgx.Conn, sql string, args ...any) {
 		t.Fatalf("%s: %v", sql, err)
 	}
 }
+
+// A pipeline may be longer than what the proxy keeps in mind of it, whether its client reads
+// meanwhile or sends all of it first, with one Sync at the end.
+func TestProxytestLongPipelines(t *testing.T) {
+	t.Parallel()
+	const statements = 25_000 // a Parse, a Bind, a Describe and an Execute each
+	px, url, _ := startProxy(t)
+	pool := newPool(t, url, signedBy(px))
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Release()
+	pipeline := conn.Conn().PgConn().StartPipeline(t.Context())
+	for range statements {
+		pipeline.SendQueryParams("select 1", nil, nil, nil, nil)
+	}
+	if err := pipeline.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	for i := range statements {
+		results, err := pipeline.GetResults()
+		if err != nil {
+			t.Fatalf("statement %d: %v", i, err)
+		}
+		reader, ok := results.(*pgconn.ResultReader)
+		if !ok {
+			t.Fatalf("statement %d: %T", i, results)
+		}
+		if result := reader.Read(); result.Err != nil || len(result.Rows) != 1 {
+			t.Fatalf("statement %d: %d rows, %v", i, len(result.Rows), result.Err)
+		}
+	}
+	if err := pipeline.Close(); err != nil {
+		t.Error(err)
+	}
+}

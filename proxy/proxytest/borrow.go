@@ -26,8 +26,13 @@ func (s *clientSession) attach() (*dbConn, error) {
 		case s.due.skip:
 			s.mu.Unlock()
 			return nil, errSkipped
-		case s.db != nil:
+		case s.db != nil && s.due.len() < mostDue:
 			return s.db, nil
+		case s.db != nil:
+			if err := s.awaitAnswer(); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		s.mu.Unlock()
 		db, err := s.borrow()
@@ -54,21 +59,36 @@ func (s *clientSession) attachFor(name string, matters bool) (*dbConn, error) {
 		if err != nil || !matters || !s.unsettled(name) {
 			return db, err
 		}
-		answered := make(chan struct{})
-		s.answered = answered
-		s.mu.Unlock()
-		if err := s.flush(); err != nil {
+		if err := s.awaitAnswer(); err != nil {
 			return nil, err
-		}
-		select {
-		case <-answered:
-		case <-s.p.ctx.Done():
-			return nil, errHungUp
 		}
 	}
 }
 
-// wake ends the wait of attachFor. mu is held.
+// mostDue is how many messages may wait for their answers. A client that sends more and reads nothing
+// has to wait, as it would when the database's buffers are full. It is far more than PostgreSQL, which
+// sends 8 kB at a time if it is not told to flush, ever owes a client that reads. A Sync may be one more:
+// what was sent before it may be waiting for it.
+const mostDue = 1 << 15
+
+// awaitAnswer sends what there is to send and waits for the next answer. mu is held, and is not
+// afterwards.
+func (s *clientSession) awaitAnswer() error {
+	answered := make(chan struct{})
+	s.answered = answered
+	s.mu.Unlock()
+	if err := s.flush(); err != nil {
+		return err
+	}
+	select {
+	case <-answered:
+		return nil
+	case <-s.p.ctx.Done():
+		return errHungUp
+	}
+}
+
+// wake ends awaitAnswer. mu is held.
 func (s *clientSession) wake() {
 	if s.answered != nil {
 		close(s.answered)

@@ -215,6 +215,12 @@ func (s *clientSession) handleExecute(body int) error {
 func (s *clientSession) handleSync(body int) error {
 	s.skipLocal = false
 	s.mu.Lock()
+	for !s.hungUp && s.due.len() > mostDue {
+		if err := s.awaitAnswer(); err != nil {
+			return err
+		}
+		s.mu.Lock()
+	}
 	switch {
 	case s.hungUp:
 		s.mu.Unlock()
