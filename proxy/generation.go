@@ -268,7 +268,8 @@ func dropUnusable(cfg *pgxpool.Config, events *events) {
 			return ping(ctx, p)
 		}
 		// pgxpool counts from when the connect began, which may have been a while ago.
-		p.IdleDuration = min(p.IdleDuration, time.Since(c.opened))
+		now := time.Now()
+		p.IdleDuration = min(p.IdleDuration, now.Sub(c.opened)) + c.missed(now)
 		if !c.usable() {
 			return false // PrepareConn, which is next, drops it: a ping would wait for nothing
 		}
@@ -288,6 +289,16 @@ func dropUnusable(cfg *pgxpool.Config, events *events) {
 		c.isPinged(forItsIdling)
 		return true
 	}
+}
+
+// missed is how long the process has been frozen since it was last asked. While a Lambda environment
+// is frozen the monotonic clock stands still, by which pgxpool and everybody counts, and so a
+// connection seems to have idled for a moment. The wall clock goes on. One that is set by hand looks the
+// same, and costs a ping.
+func (c *handedConn) missed(now time.Time) time.Duration {
+	last := c.asked
+	c.asked = now
+	return max(0, now.Round(0).Sub(last.Round(0))-now.Sub(last))
 }
 
 // pinged is why a connection is pinged before it is handed out.

@@ -111,6 +111,7 @@ type handedConn struct {
 	remote  net.Addr
 	opening opening // the credentials it was opened with
 	opened  time.Time
+	asked   time.Time // when it was last handed out, or was about to be: see missed
 
 	generation *generation
 	deathsSeen uint64        // of the generation's
@@ -120,9 +121,10 @@ type handedConn struct {
 }
 
 func handOver(conn net.Conn, l *loginReader) *handedConn {
+	now := time.Now()
 	return &handedConn{
 		Conn: conn, r: l.r, pending: append(l.recorded, l.buf...),
-		remote: cancelAddr{conn.RemoteAddr()}, opened: time.Now(),
+		remote: cancelAddr{conn.RemoteAddr()}, opened: now, asked: now,
 	}
 }
 

@@ -93,7 +93,8 @@ var servicePreset = preset{
 //
 //   - at most 2 connections, none opened before it is needed;
 //   - pings after 10 s of idling, at most 1 s long, because a socket may have died
-//     while nobody ran;
+//     while nobody ran; time in which the environment was frozen counts, although the
+//     monotonic clock stood still;
 //   - otherwise as [Service].
 func Lambda() Option {
 	return func(o *options) {
