@@ -12,6 +12,8 @@
 //     an observer. The module github.com/aurorapgx/aurorapgx/otel has one for OpenTelemetry.
 //   - [github.com/aurorapgx/aurorapgx/proxy/proxytest] is an RDS Proxy that runs inside
 //     a test, in front of any PostgreSQL, with the real one's rules.
+//   - [github.com/aurorapgx/aurorapgx/aurora] is what the service connects to: cluster, proxy,
+//     secrets, users and alarms from a typed spec, with what they cost.
 //
 // The shortest program:
 //

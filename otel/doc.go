@@ -10,8 +10,7 @@
 // A Secrets Manager source that the application makes itself gets it with secrets.Observer.
 //
 // Spans and metrics of single statements are not this package's business: github.com/exaring/otelpgx
-// makes them, and goes well beside it. Give it to pgx as the tracer of a configuration and that
-// to proxy.Configure; examples/otel does. In a trace of both, a connect of this package, with all its
+// makes them, and goes well beside it: proxy.WithTracer takes it, as in examples/otel. In a trace of both, a connect of this package, with all its
 // attempts, lies within otelpgx's, and the statements of retry.TxContext within the transaction.
 //
 // # Metrics of the semantic conventions
