@@ -57,7 +57,7 @@ type modelDatabase struct {
 
 func (m *modelDatabase) read(letter byte, n int) []dueAnswer {
 	if m.copying != 0 {
-		return m.readCopy(letter, n)
+		return m.readCopy(letter)
 	}
 	if m.skip && kindOf(letter) != 'S' {
 		return nil
@@ -102,7 +102,7 @@ func (m *modelDatabase) read(letter byte, n int) []dueAnswer {
 	return nil
 }
 
-func (m *modelDatabase) readCopy(letter byte, n int) (out []dueAnswer) {
+func (m *modelDatabase) readCopy(letter byte) (out []dueAnswer) {
 	simple := m.copying == 'Q'
 	switch letter {
 	case 'd', 'H', 'S', 's':
@@ -134,10 +134,11 @@ type crossing struct {
 	log      string
 }
 
-func (c crossing) clone() crossing {
-	c.sent, c.got, c.coming = slices.Clone(c.sent), slices.Clone(c.got), slices.Clone(c.coming)
-	c.proxy.items = slices.Clone(c.proxy.items)
-	return c
+func (c *crossing) clone() *crossing {
+	other := *c
+	other.sent, other.got, other.coming = slices.Clone(c.sent), slices.Clone(c.got), slices.Clone(c.coming)
+	other.proxy.items = slices.Clone(c.proxy.items)
+	return &other
 }
 
 // send sends the next message, as the session does.
@@ -198,12 +199,12 @@ func (c *crossing) check() {
 
 // cross goes on in every way, with up to depth messages more, from letters or in the order given. It
 // counts the ways, and those of them that end in doubt.
-func (c crossing) cross(letters string, order bool, depth int) (ways, doubt int) {
+func (c *crossing) cross(letters string, order bool, depth int) (ways, doubt int) {
 	if c.database.lost {
 		return 0, 0
 	}
 	c.check()
-	try := func(next crossing, letters string, depth int) {
+	try := func(next *crossing, letters string, depth int) {
 		w, d := next.cross(letters, order, depth)
 		ways, doubt = ways+w, doubt+d
 	}
@@ -254,7 +255,7 @@ func TestExchangeEveryOrder(t *testing.T) {
 		letters string
 		depth   int
 	}{{everyMessage, 3}, {"PpEQFS", 5}, {"GKxdcfSQ", 4}} {
-		ways, doubt := crossing{t: t}.cross(c.letters, false, c.depth)
+		ways, doubt := (&crossing{t: t}).cross(c.letters, false, c.depth)
 		t.Logf("%d orders of up to %d of %s, %d of them end in doubt", ways, c.depth, c.letters, doubt)
 		if ways == 0 || doubt > ways/20 {
 			t.Errorf("%d orders, %d of them end in doubt", ways, doubt)
@@ -289,7 +290,7 @@ func TestExchangeOrders(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			ways, doubt := crossing{t: t}.cross(c.sent, true, len(c.sent))
+			ways, doubt := (&crossing{t: t}).cross(c.sent, true, len(c.sent))
 			t.Logf("%d orders, %d of them end in doubt", ways, doubt)
 			if ways == 0 || c.doubt != (doubt > 0) {
 				t.Errorf("%d orders, %d of them end in doubt", ways, doubt)
