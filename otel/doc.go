@@ -10,8 +10,9 @@
 // A Secrets Manager source that the application makes itself gets it with secrets.Observer.
 //
 // Spans and metrics of single statements are not this package's business: github.com/exaring/otelpgx
-// makes them, and goes well beside it: proxy.WithTracer takes it, as in examples/otel. In a trace of both, a connect of this package, with all its
-// attempts, lies within otelpgx's, and the statements of retry.TxContext within the transaction.
+// makes them, and goes well beside it: proxy.WithTracer takes it, as in examples/otel. In a trace
+// of both, a connect of this package, with all its attempts, lies within otelpgx's, and the
+// statements of retry.TxContext within the transaction.
 //
 // # Metrics of the semantic conventions
 //
