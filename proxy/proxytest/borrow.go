@@ -103,7 +103,7 @@ func (s *clientSession) borrow() (*dbConn, error) {
 	db := pool.take(s.info.key)
 	if db == nil {
 		var err error
-		if db, err = s.wait(); err != nil {
+		if db, err = s.wait(start); err != nil {
 			return nil, s.borrowError(err)
 		}
 	}
@@ -112,12 +112,8 @@ func (s *clientSession) borrow() (*dbConn, error) {
 	return db, nil
 }
 
-// patience is how long a session waits for a connection before it looks whether its client still
-// does: looking costs more than most waits.
-const patience = 20 * time.Millisecond
-
 // wait queues for a database connection until the borrow timeout, or until the client goes away.
-func (s *clientSession) wait() (*dbConn, error) {
+func (s *clientSession) wait(start time.Time) (*dbConn, error) {
 	timeout := s.p.cfg.borrowTimeout
 	if timeout <= 0 {
 		return nil, errBorrowTimeout
@@ -125,33 +121,21 @@ func (s *clientSession) wait() (*dbConn, error) {
 	s.p.counters.borrowWaiting.Add(1)
 	defer s.p.counters.borrowWaiting.Add(-1)
 	if s.turn == nil {
-		s.turn = &waiter{key: s.info.key, grant: make(chan *dbConn, 1), none: make(chan struct{})}
-		s.turnTimer = time.NewTimer(patience)
-	} else {
-		s.turnTimer.Reset(patience)
+		s.turn = &waiter{key: s.info.key, offers: make(chan offer, 2)}
 	}
-	start := time.Now()
-	if !s.p.pool.enqueue(s.turn, false) {
-		return nil, errNoReaders
+	s.turn.since, s.turn.looked = start, false
+	if err := s.p.pool.enqueue(s.turn, false); err != nil {
+		return nil, err
 	}
-	granted := false
-	select {
-	case db := <-s.turn.grant:
-		s.turnTimer.Stop()
-		if db != nil {
-			return db, nil
-		}
-		granted = true
-	case <-s.turn.none:
-		return nil, errNoReaders
-	case <-s.turnTimer.C:
-	case <-s.p.ctx.Done():
+	o := <-s.turn.offers
+	if o.db != nil || o.err != nil {
+		return o.db, o.err
 	}
 	ctx, stop := s.watchClient()
 	defer stop()
 	ctx, cancel := context.WithDeadlineCause(ctx, start.Add(timeout), errBorrowTimeout)
 	defer cancel()
-	return s.p.pool.wait(ctx, s.turn, granted, s.info)
+	return s.p.pool.wait(ctx, s.turn, !o.look, s.info)
 }
 
 // borrowError turns what ended the wait into what ends the request.
@@ -166,7 +150,7 @@ func (s *clientSession) borrowError(err error) error {
 		s.p.counters.borrowTimeouts.Add(1)
 	case errors.Is(err, errClientClosed):
 		s.p.counters.borrowAborted.Add(1)
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, errPoolClosed):
 		return errHungUp
 	}
 	return err

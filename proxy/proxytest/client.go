@@ -49,7 +49,6 @@ type clientSession struct {
 	rules      pinRules
 	rulesKnown bool    // rules are those of the database, too
 	turn       *waiter // its place in the queue for a connection, when it had to wait before
-	turnTimer  *time.Timer
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
 	lastActive atomic.Int64

@@ -32,6 +32,7 @@ var (
 	errNotReady      = errors.New("database is not ready")
 	errNoReaders     = errors.New("there are no readers")
 	errReset         = errors.New("the session could not be reset")
+	errPoolClosed    = errors.New("the pool is closed")
 )
 
 // databaseError is a refusal by the database that waiting would not cure.
@@ -40,8 +41,9 @@ type databaseError struct{ cause *pgconn.PgError }
 func (e *databaseError) Error() string { return e.cause.Message }
 
 type connPool struct {
-	p   *Proxy
-	max int
+	p        *Proxy
+	max      int
+	patience time.Duration // at most the borrow timeout
 
 	mu       sync.Mutex
 	targets  []*target // none: there is no database
@@ -53,20 +55,35 @@ type connPool struct {
 	idle     []*dbConn // the longest idle first
 	waiters  []*waiter // the longest waiting first
 	reaper   *time.Timer
+	looker   *time.Timer // set while there is a waiter who was not told to look
 	nextID   uint64
 	statuses map[string]map[string]string // by startupInfo.key; "" for the latest of any
 }
 
-// waiter is a session that waits. It is granted a connection, or the right to open one.
+// waiter is a session that waits for offers. It is in the queue until it has one that is not to look.
 type waiter struct {
-	key   string
-	grant chan *dbConn // capacity 1; nil is the right to open one
-	none  chan struct{}
+	key    string
+	offers chan offer // for two: to look, and what comes at last
+	since  time.Time
+	looked bool // it was told to look
 }
+
+// offer is what a waiter is told: that it has a connection, that it may open one (as the zero value),
+// that there is none to wait for, or that it has waited for so long that it had better look whether
+// its client still does.
+type offer struct {
+	db   *dbConn
+	err  error
+	look bool
+}
+
+// patience is how long a session waits for a connection before it looks after its client: looking
+// takes a goroutine that reads, which costs more than most waits.
+const patience = 100 * time.Millisecond
 
 func newConnPool(p *Proxy, targets []*target, size int) *connPool {
 	return &connPool{
-		p: p, max: size, targets: targets,
+		p: p, max: size, targets: targets, patience: min(patience, p.cfg.borrowTimeout),
 		conns: map[*dbConn]struct{}{}, statuses: map[string]map[string]string{},
 	}
 }
@@ -86,14 +103,13 @@ func (cp *connPool) take(key string) *dbConn {
 func (cp *connPool) wait(ctx context.Context, w *waiter, granted bool, info startupInfo) (*dbConn, error) {
 	pause := firstPause
 	for attempt := 0; ; attempt++ {
-		if !granted {
+		for !granted {
 			select {
-			case db := <-w.grant:
-				if db != nil {
-					return db, nil
+			case o := <-w.offers:
+				if o.db != nil || o.err != nil {
+					return o.db, o.err
 				}
-			case <-w.none:
-				return nil, errNoReaders
+				granted = !o.look
 			case <-ctx.Done():
 				cp.withdraw(w)
 				return nil, context.Cause(ctx)
@@ -117,19 +133,22 @@ func (cp *connPool) wait(ctx context.Context, w *waiter, granted bool, info star
 		}
 		pause = min(2*pause, longestPause)
 		granted = false
-		if !cp.enqueue(w, true) {
-			return nil, errNoReaders
+		if err := cp.enqueue(w, true); err != nil {
+			return nil, err
 		}
 	}
 }
 
-// enqueue puts w in the queue, in front if it has been there before. It is false for a read-only
-// endpoint without readers, where nobody waits.
-func (cp *connPool) enqueue(w *waiter, again bool) bool {
+// enqueue puts w in the queue, in front if it has been there before. It fails for a read-only endpoint
+// without readers, where nobody waits.
+func (cp *connPool) enqueue(w *waiter, again bool) error {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
-	if cp.p.cfg.readOnly && len(cp.targets) == 0 {
-		return false
+	switch {
+	case cp.closed:
+		return errPoolClosed
+	case cp.p.cfg.readOnly && len(cp.targets) == 0:
+		return errNoReaders
 	}
 	if again {
 		cp.waiters = append([]*waiter{w}, cp.waiters...)
@@ -137,28 +156,49 @@ func (cp *connPool) enqueue(w *waiter, again bool) bool {
 		cp.waiters = append(cp.waiters, w)
 	}
 	cp.dispatch()
-	return true
+	if len(cp.waiters) > 0 && !w.looked && cp.looker == nil {
+		cp.looker = time.AfterFunc(cp.patience, cp.tellToLook)
+	}
+	return nil
 }
 
-// withdraw takes w out of the queue, or passes on what it was granted in the meantime.
-func (cp *connPool) withdraw(w *waiter) {
+// tellToLook tells those who have waited for long.
+func (cp *connPool) tellToLook() {
 	cp.mu.Lock()
-	for i, other := range cp.waiters {
-		if other == w {
-			cp.waiters = append(cp.waiters[:i:i], cp.waiters[i+1:]...)
-			cp.mu.Unlock()
+	defer cp.mu.Unlock()
+	cp.looker = nil
+	now := time.Now()
+	for _, w := range cp.waiters {
+		if w.looked {
+			continue
+		}
+		if rest := cp.patience - now.Sub(w.since); rest > 0 {
+			cp.looker = time.AfterFunc(rest, cp.tellToLook)
 			return
 		}
+		w.looked = true
+		w.offers <- offer{look: true}
+	}
+}
+
+// withdraw takes w out of the queue, or passes on what it was offered in the meantime.
+func (cp *connPool) withdraw(w *waiter) {
+	cp.mu.Lock()
+	if i := slices.Index(cp.waiters, w); i >= 0 {
+		cp.waiters = slices.Delete(cp.waiters, i, i+1)
+		cp.mu.Unlock()
+		return
 	}
 	cp.mu.Unlock()
-	select {
-	case db := <-w.grant:
-		if db != nil {
-			cp.put(db)
-		} else {
-			cp.freeSlot()
-		}
-	case <-w.none:
+	o := <-w.offers
+	if o.look {
+		o = <-w.offers
+	}
+	switch {
+	case o.db != nil:
+		cp.put(o.db)
+	case o.err == nil:
+		cp.freeSlot()
 	}
 }
 
@@ -178,7 +218,7 @@ func (cp *connPool) dispatch() {
 			return
 		}
 		cp.waiters = cp.waiters[1:]
-		w.grant <- db
+		w.offers <- offer{db: db}
 	}
 }
 
@@ -204,9 +244,9 @@ func (cp *connPool) takeIdle(key string) *dbConn {
 }
 
 // failWaiters makes those who wait stop. mu is held.
-func (cp *connPool) failWaiters() {
+func (cp *connPool) failWaiters(err error) {
 	for _, w := range cp.waiters {
-		close(w.none)
+		w.offers <- offer{err: err}
 	}
 	cp.waiters = nil
 }
@@ -301,8 +341,11 @@ func (cp *connPool) close() {
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
 	cp.closed = true
-	if cp.reaper != nil {
-		cp.reaper.Stop()
+	cp.failWaiters(errPoolClosed)
+	for _, timer := range []*time.Timer{cp.reaper, cp.looker} {
+		if timer != nil {
+			timer.Stop()
+		}
 	}
 	for db := range cp.conns {
 		db.terminate()

@@ -58,7 +58,7 @@ func (p *Proxy) SetReaders(dsns ...string) error {
 		}
 	}
 	if len(targets) == 0 {
-		cp.failWaiters()
+		cp.failWaiters(errNoReaders)
 	}
 	cp.dispatch()
 	cp.mu.Unlock()

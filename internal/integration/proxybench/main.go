@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"runtime/pprof"
 	"slices"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -120,23 +121,24 @@ func (p plan) startProxy(ctx context.Context, dsn string) (*proxytest.Proxy, err
 func (p plan) throughput(ctx context.Context, px *proxytest.Proxy, b *bouncer, dsn string) error {
 	ours, theirs := p.urls(px, b, dsn)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, "protocol\tload\tproxytest tps\tPgBouncer tps\tratio\terrors")
+	_, _ = fmt.Fprintln(w, "protocol\tload\tproxytest tps\tPgBouncer tps\tratio\terrors\tCPU of ours per transaction")
 	var short []string
 	for _, protocol := range []string{"simple", "extended", "prepared"} {
 		for _, load := range []string{"select-only", "tpcb-like"} {
 			if p.only != "" && p.only != protocol+"/"+load {
 				continue
 			}
-			a, z, ratio, err := p.pairs(ctx, ours, theirs, b.prepares || protocol != "prepared", protocol, load)
+			r, err := p.pairs(ctx, ours, theirs, b.prepares || protocol != "prepared", protocol, load)
 			if err != nil {
 				return err
 			}
-			if len(z) == 0 {
-				_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot\t-\t0\n", protocol, load, median(a))
+			cpu := time.Duration(median(r.cpu)).Round(100 * time.Nanosecond)
+			if len(r.theirs) == 0 {
+				_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\tcannot\t-\t0\t%v\n", protocol, load, median(r.ours), cpu)
 				continue
 			}
-			_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.2f\t0\n", protocol, load, median(a), median(z), median(ratio))
-			if median(ratio) < 0.9 {
+			_, _ = fmt.Fprintf(w, "%s\t%s\t%.0f\t%.0f\t%.2f\t0\t%v\n", protocol, load, median(r.ours), median(r.theirs), median(r.ratio), cpu)
+			if median(r.ratio) < 0.9 {
 				short = append(short, protocol+" "+load)
 			}
 		}
@@ -150,24 +152,39 @@ func (p plan) throughput(ctx context.Context, px *proxytest.Proxy, b *bouncer, d
 	return nil
 }
 
-// pairs runs one kind of load through the two proxies in turn. ratio has what the first made of the second.
-func (p plan) pairs(ctx context.Context, ours, theirs string, both bool, protocol, load string) (a, z, ratio []float64, err error) {
+// results are those of each round: transactions per second, what the first made of the second, and the
+// nanoseconds of CPU time that this process took for a transaction through proxytest.
+type results struct{ ours, theirs, ratio, cpu []float64 }
+
+// pairs runs one kind of load through the two proxies in turn.
+func (p plan) pairs(ctx context.Context, ours, theirs string, both bool, protocol, load string) (r results, err error) {
 	for range p.rounds {
+		before := cpuTime()
 		x, err := pgbench(ctx, p, ours, protocol, load)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("%s %s through proxytest: %w", protocol, load, err)
+			return r, fmt.Errorf("%s %s through proxytest: %w", protocol, load, err)
 		}
-		a = append(a, x)
+		r.ours = append(r.ours, x)
+		r.cpu = append(r.cpu, float64(cpuTime()-before)/(x*float64(p.seconds)))
 		if !both {
 			continue
 		}
 		y, err := pgbench(ctx, p, theirs, protocol, load)
 		if err != nil {
-			return nil, nil, nil, fmt.Errorf("%s %s through PgBouncer: %w", protocol, load, err)
+			return r, fmt.Errorf("%s %s through PgBouncer: %w", protocol, load, err)
 		}
-		z, ratio = append(z, y), append(ratio, x/y)
+		r.theirs, r.ratio = append(r.theirs, y), append(r.ratio, x/y)
 	}
-	return a, z, ratio, nil
+	return r, nil
+}
+
+// cpuTime is what this process has taken so far. pgbench and PgBouncer are processes of their own.
+func cpuTime() time.Duration {
+	var usage syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+		return 0
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
 }
 
 func median(v []float64) float64 {
