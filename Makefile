@@ -28,9 +28,10 @@ bench:
 rotations:
 	cd internal/integration && AURORAPGX_ROTATIONS=100 go test -race -count 1 -timeout 40m -run 'Rotations(Direct|BehindAProxy)' -v .
 
-# About six minutes; needs pgbench and pgbouncer (Debian: postgresql-contrib, pgbouncer).
+# About three minutes; needs pgbench and pgbouncer (Debian: postgresql-contrib, pgbouncer), with which
+# PostgreSQL comes. Not in a container: the process that publishes its port would be a third proxy.
 bench-proxytest:
-	cd internal/integration && go run ./proxybench
+	cd internal/integration && PGTEST_MODE=installed go run ./proxybench
 
 # Some four minutes, most of them for tests of what RDS Proxy has not, which wait for it.
 pgx-suite:

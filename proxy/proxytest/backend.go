@@ -107,6 +107,14 @@ func (cp *connPool) connect(ctx context.Context, backend *pgconn.Config, info st
 	if cp.p.cfg.dial != nil {
 		cfg.DialFunc = cp.p.cfg.dial
 	}
+	dial := cfg.DialFunc
+	cfg.DialFunc = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return quicken(conn), nil
+	}
 	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		reader = r
 		return pgproto3.NewFrontend(r, w)

@@ -229,7 +229,7 @@ func (p *Proxy) accept() {
 			}
 			continue
 		}
-		s := newClientSession(p, conn)
+		s := newClientSession(p, quicken(conn))
 		p.mu.Lock()
 		if p.closed {
 			p.mu.Unlock()
