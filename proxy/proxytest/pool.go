@@ -186,6 +186,10 @@ func (cp *connPool) withdraw(w *waiter) {
 	cp.mu.Lock()
 	if i := slices.Index(cp.waiters, w); i >= 0 {
 		cp.waiters = slices.Delete(cp.waiters, i, i+1)
+		select {
+		case <-w.offers: // to look
+		default:
+		}
 		cp.mu.Unlock()
 		return
 	}
