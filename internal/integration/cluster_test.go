@@ -222,8 +222,15 @@ func TestABlackHoleEndsInSeconds(t *testing.T) {
 		_, err := pool.Exec(t.Context(), "select pg_sleep(3600)")
 		waiting <- err
 	}()
-	waitFor(t, "the statement to be in flight", func() bool { return pool.Stat().AcquiredConns() == 1 })
-	time.Sleep(300 * time.Millisecond)
+	admin, err := pgx.Connect(t.Context(), c.AdminDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer admin.Close(t.Context())
+	waitFor(t, "the server to sleep", func() (asleep bool) {
+		err := admin.QueryRow(t.Context(), "select exists (select from pg_stat_activity where wait_event = 'PgSleep')").Scan(&asleep)
+		return err == nil && asleep
+	})
 	start := time.Now()
 	c.Writer().BlackHole()
 	sent := make(chan error, 1)

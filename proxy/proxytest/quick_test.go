@@ -84,7 +84,6 @@ func TestQuickConnIsATCPConn(t *testing.T) {
 				_ = conn.Close()
 				sent <- err
 			}()
-			time.Sleep(20 * time.Millisecond)
 			got, err := io.ReadAll(peer)
 			if !bytes.Equal(got, long) {
 				t.Errorf("%d bytes arrived, of %d, or others", len(got), len(long))
