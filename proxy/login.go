@@ -8,9 +8,9 @@ package proxy
 // database has the new password and the secret does not have it yet: it is asked about
 // once a second until the connect's budget ends. The gate sees to it that one connect of
 // a pool does that and the others wait, and what the server has refused one connect, no
-// other tries. So a rotation costs a pool as many refused logins as it may make at a time
-// (WithConnectLimit), and at most twice that if it begins or ends under their hands, one more
-// after 1 s, 2 s and then every 4 s, and one question to the source a second.
+// other tries. So a rotation costs a pool at most as many refused logins as it may make at
+// a time (WithConnectLimit), those that it begins under, then one more after 1 s, 2 s and
+// every 4 s, and one question to the source a second.
 
 import (
 	"cmp"
@@ -54,6 +54,7 @@ type attempts struct {
 	last    secrets.Credentials // what the last attempt logged in with
 	given   secrets.Credentials // the same, as the source gave them
 	asked   uint64              // which question to the source they were the answer to
+	after   uint64              // how many refusals the pool knew of when it began
 	refused error               // the server's refusal of them, if it refused
 	starved int                 // failures to get credentials so far
 }
@@ -96,11 +97,13 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 	switch {
 	case rotation != nil:
 		rotation.named(creds.User)
-		if refusal := rotation.forbids(creds); refusal != nil {
+		after, refusal := rotation.begin(creds)
+		if refusal != nil {
 			a.count-- // nobody was asked
 			a.last = creds
 			return creds, &unchangedError{refusal}
 		}
+		a.after = after
 	case a.refused != nil && creds == a.last:
 		a.count--
 		return creds, &sameCredentialsError{a.refused}
@@ -112,7 +115,7 @@ func (a *attempts) credentials(ctx context.Context, t target) (secrets.Credentia
 // opened notes on a connection with which credentials it was opened.
 func (a *attempts) opened(ctx context.Context, conn *handedConn, t *target) {
 	if r := a.login.rotation; r != nil {
-		conn.opening = r.opened(ctx, a.last, a.asked, t)
+		conn.opening = r.opened(ctx, a.last, a.asked, a.after, t)
 	}
 }
 

@@ -67,11 +67,11 @@ func (r *rotation) alternates(kind Kind) (one, other string) {
 }
 
 // opened notes with which credentials a connection was opened: creds, the answer to
-// the question asked.
-func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked uint64, t *target) opening {
+// the question asked, in a login that began after so many refusals.
+func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked, refusals uint64, t *target) opening {
 	r.mu.Lock()
 	o := opening{generation: r.generation.Load(), retireAfter: rand.N(r.within + 1)}
-	r.refused = refusals{}
+	r.refused.took(creds, refusals)
 	rotated, former := false, r.current.User
 	switch {
 	case r.of == 0 || creds == r.current:
@@ -132,22 +132,37 @@ const (
 	againCap   = 4 * time.Second
 )
 
-// refusals are the credentials that the server has refused since it last took any. They
-// are the pool's and not a connect's, so that a refusal spares the others theirs.
+// refusals are the credentials that the server has refused. They are the pool's and not a
+// connect's, so that a refusal spares the others theirs.
 type refusals struct {
 	creds []secrets.Credentials
+	count uint64 // of all refusals
+	last  secrets.Credentials
 	err   error         // the last refusal
+	over  bool          // the server has taken credentials since
 	again time.Time     // when they may be tried again
 	pause time.Duration // until then, when it was set
 }
 
 const maxRefusals = 8 // that are remembered
 
+// took notes that the server took c, in a login that began after the first so many
+// refusals. One that was overtaken by a refusal proves nothing: the server may have looked
+// at its password before it was changed.
+func (r *refusals) took(c secrets.Credentials, after uint64) {
+	if after != r.count {
+		return
+	}
+	r.over = true
+	r.creds = slices.DeleteFunc(r.creds, func(refused secrets.Credentials) bool { return refused == c })
+}
+
 // refuse notes that the server refused c.
 func (r *rotation) refuse(c secrets.Credentials, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.refused.err = err
+	r.refused.count++
+	r.refused.last, r.refused.err, r.refused.over = c, err, false
 	if slices.Contains(r.refused.creds, c) {
 		return
 	}
@@ -160,27 +175,28 @@ func (r *rotation) refuse(c secrets.Credentials, err error) {
 func (r *rotation) lastRefusal() (secrets.Credentials, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.refused.err == nil {
+	if r.refused.over {
 		return secrets.Credentials{}, nil
 	}
-	return r.refused.creds[len(r.refused.creds)-1], r.refused.err
+	return r.refused.last, r.refused.err
 }
 
-// forbids returns the refusal for which c is not to be tried now, or nil. Of those who
-// ask when the time has come, one is told to try.
-func (r *rotation) forbids(c secrets.Credentials) error {
+// begin is called before a login with c. It returns how many refusals there have been, or
+// the one for which c is not to be tried now. Of those who ask when the time has come, one
+// is told to try.
+func (r *rotation) begin(c secrets.Credentials) (refusals uint64, refusal error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := time.Now()
 	switch {
 	case !slices.Contains(r.refused.creds, c):
-		return nil
 	case now.Before(r.refused.again):
-		return r.refused.err
+		return 0, r.refused.err
+	default:
+		r.refused.pause = min(2*r.refused.pause, againCap)
+		r.refused.again = now.Add(r.refused.pause)
 	}
-	r.refused.pause = min(2*r.refused.pause, againCap)
-	r.refused.again = now.Add(r.refused.pause)
-	return nil
+	return r.refused.count, nil
 }
 
 // unchangedError is an attempt that was not made, because the source had nothing but

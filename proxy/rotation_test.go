@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -137,6 +138,42 @@ func TestConnectsWaitForTheEndOfARotation(t *testing.T) {
 		}
 		if asked > 10 || v.refused() > 8 {
 			t.Errorf("%d requests, %d refused logins", asked, v.refused())
+		}
+	})
+}
+
+// A login that began before the password was changed, and whose success comes in after others
+// were refused, does not send the pool into the same refusal again.
+func TestALateSuccessDoesNotUndoRefusals(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const limit = 4
+		release := make(chan struct{})
+		var held atomic.Bool
+		late := proxytest.WithOnLogin(func(proxytest.Login) {
+			if !held.Swap(true) {
+				<-release
+			}
+		})
+		v := newVault(t, []proxy.Option{proxy.WithMaxConns(20), proxy.WithConnectLimit(limit)}, late)
+		var waiting sync.WaitGroup
+		waiting.Go(func() { v.mustConnect(t) })
+		synctest.Wait() // the proxy has looked at its password
+		v.px.SetUser("app", "new-"+password)
+		for range 19 {
+			waiting.Go(func() { v.mustConnect(t) })
+		}
+		time.Sleep(100 * time.Millisecond)
+		first := v.refused()
+		close(release)
+		time.Sleep(700 * time.Millisecond)
+		if n := v.refused(); first == 0 || n > first {
+			t.Errorf("%d refused logins, and %d more when one succeeded that had begun before", first, n-first)
+		}
+		v.srv.Put(secretID, appSecret("app", "new-"+password))
+		waiting.Wait()
+		if n := v.refused(); n > limit+1 {
+			t.Errorf("%d refused logins", n)
 		}
 	})
 }

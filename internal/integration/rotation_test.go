@@ -218,8 +218,8 @@ func reportRotations(t *testing.T, l *load, all []figures) {
 		if most := 5 + 2*int64(f.took/time.Second+2); f.asked > most {
 			t.Errorf("%d reads of the secret in a rotation with a window of %s that was over after %s, more than %d", f.asked, f.window, f.took, most)
 		}
-		// The connect limit's, twice, then one after 1 s, 2 s and every 4 s.
-		if most := 2*4 + 2 + int64(f.took/(4*time.Second)); f.refused > most {
+		// The connect limit's, then one after 1 s, 2 s and every 4 s.
+		if most := 4 + 2 + int64(f.took/(4*time.Second)); f.refused > most {
 			t.Errorf("%d refused logins in a rotation with a window of %s that was over after %s, more than %d", f.refused, f.window, f.took, most)
 		}
 	}
