@@ -90,19 +90,20 @@ const (
 type Event interface{ event() }
 
 // ConnectAttempt is one attempt to connect that has ended. Waiting for the pool's other connects
-// is no part of it.
+// is no part of it, and an attempt that is not made, because the source has nothing but what the server
+// has refused, is none.
 type ConnectAttempt struct {
 	Pool     string        // host:port/database
 	Endpoint string        // host:port; with proxy.WithTopology it may be an instance
 	Kind     string        // the endpoint's kind
-	Number   int           // 1 for the first; also of one that ended for want of credentials other than refused ones
+	Number   int           // 1 for the first
 	Took     time.Duration // of this attempt
 	Elapsed  time.Duration // from the start of the connect
 	Err      error         // nil if it succeeded
 	Cause    error         // one of package proxy's Err values; nil if it succeeded
 	Case     string        // the name in the catalogue of failures, "" if it succeeded
 	Pause    time.Duration // until the next attempt
-	Last     bool          // no other follows
+	Last     bool          // no other follows; of a connect that ends without one, ConnectFailed tells
 }
 
 // Connected ends a connect that succeeded.

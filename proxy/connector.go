@@ -111,10 +111,13 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		tries = &attempts{login: who}
 	)
 	ctx = c.events.start(ctx)
-	var took time.Duration // of the attempt; 0 if it was not made
+	var took time.Duration // of the attempt; 0 if none was made, for lack of leave or of other credentials
 	if c.events.on() {
+		made := 0
 		policy.OnAttempt = func(ctx context.Context, a retry.Attempt) {
 			if took > 0 {
+				made++
+				a.Number = made
 				c.events.attempted(ctx, to, a, took, found)
 			}
 		}
@@ -131,13 +134,16 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 			f     finding
 			err   error
 			begun = time.Now()
+			count = tries.count
 		)
 		if c.topology != nil {
 			conn, to, f, err = c.seek(ctx, tries, through.scout)
 		} else {
 			conn, to, f, err = c.tryTargets(ctx, tries)
 		}
-		took = max(time.Since(begun), 1)
+		if tries.count > count {
+			took = max(time.Since(begun), 1)
+		}
 		if err == nil {
 			conn.expects(who)
 			tries.opened(ctx, conn, to)

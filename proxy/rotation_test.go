@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/secretsmanager"
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/aurorapgx/aurorapgx/observe"
 	"github.com/aurorapgx/aurorapgx/proxy"
 	"github.com/aurorapgx/aurorapgx/proxy/proxytest"
 	"github.com/aurorapgx/aurorapgx/secrets"
@@ -109,7 +110,8 @@ func (v *vault) refused() (n int) {
 func TestConnectsWaitForTheEndOfARotation(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		v := newVault(t, []proxy.Option{proxy.WithMaxConns(20)})
+		w := &witness{}
+		v := newVault(t, []proxy.Option{proxy.WithMaxConns(20), proxy.WithObserver(w)})
 		v.mustConnect(t)
 		time.Sleep(time.Minute)
 		before := v.srv.Stats().GetSecretValue
@@ -139,7 +141,22 @@ func TestConnectsWaitForTheEndOfARotation(t *testing.T) {
 		if asked > 10 || v.refused() > 8 {
 			t.Errorf("%d requests, %d refused logins", asked, v.refused())
 		}
+		if told := w.refusals(); told != v.refused() {
+			t.Errorf("the observer was told of %d refused logins, and there were %d", told, v.refused())
+		}
 	})
+}
+
+// refusals counts the logins that were refused, as the pool tells it.
+func (w *witness) refusals() (n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.events {
+		if a, ok := e.(observe.ConnectAttempt); ok && errors.Is(a.Cause, proxy.ErrCredentialsRejected) {
+			n++
+		}
+	}
+	return n
 }
 
 // A login that began before the password was changed, and whose success comes in after others

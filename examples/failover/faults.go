@@ -173,13 +173,22 @@ func halfOpen(_ context.Context, b *bench) (time.Time, error) {
 	return time.Now(), err
 }
 
+// behindProxy counts from when the proxy has its first connection to the new writer. Before that
+// nobody can be served, and all clients wait for the same.
 func behindProxy(ctx context.Context, b *bench) (time.Time, error) {
 	b.proxy.StartFailover()
 	if _, err := kill(ctx, b); err != nil {
 		return time.Time{}, err
 	}
+	opened := func() int64 { return b.proxy.Stats().DatabaseConnectionsSetupSucceeded }
+	before := opened()
 	if err := b.proxy.FinishFailover(b.cluster.AppDSN(b.cluster.Writer())); err != nil {
 		return time.Time{}, err
+	}
+	for opened() == before {
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return time.Time{}, err
+		}
 	}
 	return time.Now(), nil
 }
