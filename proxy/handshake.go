@@ -281,6 +281,10 @@ func (c *handedConn) Close() error {
 // and may be called at any time from any goroutine.
 func (c *handedConn) Written() uint64 { return c.written.Load() }
 
+// Lost reports whether the server has fallen silent: it has left several retransmissions or probes
+// in a row unanswered, or an earlier connection to it was given up for that. It may be called at any time.
+func (c *handedConn) Lost() bool { return c.isLost() }
+
 // RemoteAddr is the server's address, in a form that makes pgx's CancelRequest
 // recognizable: see [cancelAddr].
 func (c *handedConn) RemoteAddr() net.Addr { return c.remote }

@@ -98,7 +98,8 @@ func (l *Ledger) Prune(ctx context.Context, db Execer, olderThan time.Duration) 
 //
 // This is exact whatever happens to the server, failovers included, as far as the
 // database keeps what it has committed. An [*AmbiguousCommitError] is left when the database cannot
-// be asked before ctx or the budget ends: see [WithSettleBudget].
+// be asked before ctx or the budget ends: see [WithSettleBudget]; or when the process was frozen for so
+// long, as in Lambda, that [Ledger.Prune] may have deleted the row.
 //
 // What it costs: no round trip, as the row is inserted in the same message as COMMIT (in
 // SQLTx, whose COMMIT cannot be changed, one before it); the row itself; and one DELETE
@@ -153,13 +154,27 @@ func newToken() (c claim) {
 	return c
 }
 
-// beforeCommit has nothing to do where COMMIT brings the row along.
+// dated notes when COMMIT is sent, by the wall clock: a process may be frozen before it asks.
+func (c claim) dated() claim {
+	c.sent = time.Now().Round(0)
+	return c
+}
+
+// maxAge is how long after COMMIT a row that is not there proves something. Prune may have
+// deleted it later, and clocks are not quite the same everywhere.
+const maxAge = minPrune - 5*time.Minute
+
+const errPruned = unprovable("so much time has passed since COMMIT was sent that its row may have been pruned")
+
 func (byLedger) called() string { return "ledger" }
 
-func (byLedger) beforeCommit(_ context.Context, c claim, _ querier) (claim, error) { return c, nil }
+// beforeCommit sends nothing: COMMIT brings the row along.
+func (byLedger) beforeCommit(_ context.Context, c claim, _ querier) (claim, error) {
+	return c.dated(), nil
+}
 
 func (l byLedger) inSQL(ctx context.Context, run querier) (claim, error) {
-	c := newToken()
+	c := newToken().dated()
 	return c, run(ctx, l.insert(c.token), nil)
 }
 
@@ -167,6 +182,9 @@ func (l byLedger) inSQL(ctx context.Context, run querier) (claim, error) {
 // waits for the transaction if that is in progress. What it finds is as durable as
 // its own commit, which comes after.
 func (l byLedger) ask(ctx context.Context, run querier, c claim) (committed bool, err error) {
+	if time.Since(c.sent) > maxAge {
+		return false, errPruned
+	}
 	err = run(ctx, "insert into "+l.table+" as noted (token, committed) values ($1::text::pg_catalog.uuid, false) "+
 		"on conflict (token) do update set committed = noted.committed returning committed", []any{c.token.String()}, &committed)
 	if err != nil && isHopeless(err) {

@@ -46,7 +46,8 @@ type Policy struct {
 	// Zero means no bound of its own, if Budget is set; with neither, one attempt.
 	Attempts int
 	// Budget bounds the time from the start of Do to the start of the last attempt.
-	// No pause is begun that would end after it. Zero means no bound.
+	// No pause is begun that would end after it. Zero means no bound, and less than
+	// zero that the time is up: one attempt.
 	Budget time.Duration
 	// Base is the mean pause before the second attempt. It doubles with each further
 	// attempt. Zero means 50 ms.
@@ -132,7 +133,7 @@ func (p Policy) next(ctx context.Context, n int, start time.Time, err error, pau
 		return false, 0
 	}
 	pause = min(pauses.NextBackOff(), p.cap())
-	if p.Budget > 0 && time.Since(start)+pause > p.Budget {
+	if p.Budget != 0 && time.Since(start)+pause > p.Budget {
 		return false, 0
 	}
 	return true, pause

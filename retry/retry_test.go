@@ -89,6 +89,18 @@ func TestDoZeroPolicyTriesOnce(t *testing.T) {
 	}
 }
 
+// A budget that was computed from a deadline may have passed.
+func TestDoWithABudgetInThePastTriesOnce(t *testing.T) {
+	t.Parallel()
+	for _, attempts := range []int{0, 5} {
+		calls := 0
+		_ = retry.Do(t.Context(), retry.Policy{Attempts: attempts, Budget: -time.Second}, func(context.Context) error { calls++; return down() })
+		if calls != 1 {
+			t.Errorf("%d calls of %d, want 1", calls, attempts)
+		}
+	}
+}
+
 func TestDoKeepsBudgetCapAndJitter(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

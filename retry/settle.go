@@ -83,9 +83,10 @@ func SettleCommits() TxOption { return func(c *txConfig) { c.settle.by = byXID{}
 // if ctx has ended. Default: 90 s, and not beyond ctx, so that a COMMIT that is cut off
 // by the caller's own deadline stays in doubt: at that moment the time is up. If d is given,
 // Tx may return as much as d after ctx has ended, and only if a COMMIT was lost. At most
-// 30 minutes, because a [Ledger] may be pruned after an hour.
+// 30 minutes, because a [Ledger] may be pruned after an hour. With 0 or less nothing is settled, and
+// such a COMMIT stays in doubt.
 func WithSettleBudget(d time.Duration) TxOption {
-	return func(c *txConfig) { c.settle.budget, c.settle.detached = min(d, maxSettle), true }
+	return func(c *txConfig) { c.settle.budget, c.settle.detached = max(min(d, maxSettle), 1), true }
 }
 
 const (
@@ -131,6 +132,7 @@ type claim struct {
 	xid         uint64
 	incarnation string
 	token       token
+	sent        time.Time // when COMMIT was, without a monotonic reading
 }
 
 // settled is what is left of the error of a COMMIT, which may be nil: of one that was
@@ -145,6 +147,7 @@ func (s settling) settled(ctx context.Context, err error, c claim, run querier) 
 		return s.by.explain(err)
 	}
 	if c.nothing {
+		s.found(ctx, false, nil, 0)
 		return &marked{RolledBack, "the transaction was read-only", SettledRolledBack, fmt.Errorf("retry: the answer to COMMIT was lost: %w", doubt.Err)}
 	}
 	begun := time.Now()

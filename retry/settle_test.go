@@ -217,10 +217,27 @@ func TestAReadOnlyTransactionNeedsNoSettling(t *testing.T) {
 			}
 			return reply{}, false
 		}))
-		runs := 0
-		err := retry.Tx(t.Context(), pool, func(pgx.Tx) error { runs++; return nil }, evidence, retry.WithTxOptions(pgx.TxOptions{AccessMode: pgx.ReadOnly}))
+		runs, told := 0, &recorder{}
+		err := retry.Tx(t.Context(), pool, func(pgx.Tx) error { runs++; return nil }, evidence, retry.WithObserver(told), retry.WithTxOptions(pgx.TxOptions{AccessMode: pgx.ReadOnly}))
 		if err != nil || runs != 2 {
 			t.Errorf("%s: %d runs: %v", name, runs, err)
+		}
+		if seen := strings.Join(told.seen, ", "); strings.Count(seen, "in doubt") != 1 || !strings.Contains(seen, ": rolled back") {
+			t.Errorf("%s: a doubt and no end of it: %s", name, seen)
+		}
+	}
+}
+
+// No time to settle is none, and not the default.
+func TestNoTimeToSettle(t *testing.T) {
+	t.Parallel()
+	for _, budget := range []time.Duration{0, -time.Second} {
+		pool := scriptedFor(t, lostOnce(says("committed", true)))
+		runs := 0
+		err := retry.Tx(t.Context(), pool, func(pgx.Tx) error { runs++; return nil }, retry.SettleCommits(), retry.WithSettleBudget(budget))
+		var doubt *retry.AmbiguousCommitError
+		if !errors.As(err, &doubt) || doubt.Unsettled == nil || runs != 1 {
+			t.Errorf("%s: %d runs: %v", budget, runs, err)
 		}
 	}
 }

@@ -19,7 +19,9 @@ type SQLBeginner interface {
 // it again if an attempt failed and is proved to have left nothing behind. The rules
 // are those of Tx; of the options, [WithTxOptions] is pgx's, and the isolation level and
 // access mode of a *sql.Tx come with opts. [SettleCommits] and [SettleIn] cost a round
-// trip before COMMIT.
+// trip before COMMIT. A *sql.Tx does not show its connection, so that a context of fn's own that ends in the
+// middle of a statement ends SQLTx also where the server has fallen silent, and so that an
+// error marked as [Ambiguous] ends it only while the connection is there.
 //
 // Use it with a DB that proxy.OpenDB has opened. With others it works, and with pgx's own
 // bridge single statements may still run twice beneath it, within a transaction that is
@@ -35,7 +37,7 @@ func SQLTx(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, fn func(tx 
 func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, cfg *txConfig, fn func(*sql.Tx) error) error {
 	tx, err := db.BeginTx(ctx, opts)
 	if err != nil {
-		if Classify(err) == Permanent || !fromDatabase(err) {
+		if Classify(err) == Permanent || !fromDatabase(err) || singleIsLost(db, err) {
 			return Mark(err, Permanent)
 		}
 		return mark(err, NotExecuted, "BEGIN changes nothing, whatever became of it")
@@ -47,7 +49,8 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, cfg *t
 		}
 	}()
 	if err := fn(tx); err != nil {
-		return beforeCommit(err, fromDatabase(err))
+		done = true
+		return beforeSQLCommit(ctx, err, tx.Rollback())
 	}
 	if ctx.Err() != nil { // database/sql rolls back by itself
 		return mark(context.Cause(ctx), RolledBack, "COMMIT was not sent")
@@ -56,7 +59,8 @@ func sqlAttempt(ctx context.Context, db SQLBeginner, opts *sql.TxOptions, cfg *t
 	c := claim{nothing: opts != nil && opts.ReadOnly}
 	if settle.by != nil && !c.nothing {
 		if c, err = settle.by.inSQL(ctx, sqlQuery(tx)); err != nil {
-			return settle.by.explain(beforeSQLCommit(err))
+			done = true
+			return settle.by.explain(learningFailed(ctx, err, tx.Rollback()))
 		}
 	}
 	done = true // Commit ends the transaction, whatever it returns
@@ -78,12 +82,31 @@ func sqlCommitFailed(err error) error {
 	return commitFailed(err, marked && verdict.Retryable())
 }
 
-// beforeSQLCommit is about an error of the statement that settling sends before COMMIT.
-func beforeSQLCommit(err error) error {
+// beforeSQLCommit is about an error of fn's, in a transaction whose rollback gave rollback. A *sql.Tx
+// does not show its connection: that it was lost is known from both.
+func beforeSQLCommit(ctx context.Context, err, rollback error) error {
+	state := open
+	switch cancelled := ctx.Err() != nil && ofContext(err); {
+	case errors.Is(rollback, sql.ErrTxDone) && !cancelled: // database/sql rolls back when ctx ends
+		state = ended
+	case rollback != nil && (cancelled || fromDatabase(err)):
+		state = lost
+	}
+	return beforeCommit(ctx, err, state)
+}
+
+// learningFailed is about an error of the statement that settling sends before COMMIT.
+func learningFailed(ctx context.Context, err, rollback error) error {
 	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "25P02" { // the transaction had failed before
 		return Mark(pgx.ErrTxCommitRollback, Permanent)
 	}
-	return beforeCommit(err, fromDatabase(err))
+	return beforeSQLCommit(ctx, err, rollback)
+}
+
+// singleIsLost reports whether db is a single connection that does not come back.
+func singleIsLost(db SQLBeginner, err error) bool {
+	_, single := db.(*sql.Conn)
+	return single && (errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone))
 }
 
 // sqlQuery runs statements in tx. Those that have no row to scan return none.
@@ -102,7 +125,7 @@ func sqlThrough(db SQLBeginner) querier {
 	return func(ctx context.Context, text string, args []any, dst ...any) error {
 		tx, err := db.BeginTx(ctx, nil)
 		if err != nil {
-			if _, single := db.(*sql.Conn); single && fromDatabase(err) {
+			if singleIsLost(db, err) {
 				return errSingle
 			}
 			return err

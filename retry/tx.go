@@ -70,10 +70,15 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 //
 // fn may therefore run more than once: what it does besides talking to tx must bear
 // that. It must not call Commit or Rollback, nor send them as SQL, nor call a procedure
-// that does; if it has and then fails, it is not run again.
+// that does; if it has and then fails, it is not run again. Only a COMMIT that it sends as SQL and
+// that is not answered looks like any other lost statement.
 //
 // An error of fn's that is none of the database's ends Tx: it is returned as it is,
-// after a rollback. A COMMIT whose answer was lost may have taken effect; Tx returns an
+// after a rollback. So does the end of a context of fn's own, as of a timeout for one
+// statement: pgx closes the connection for it, but the server may be at that statement for long, and
+// another attempt would put another beside it. Where the server has fallen silent, which connections of
+// package proxy tell, there is nothing to spare, and fn runs again. An error that fn
+// has marked as [Ambiguous] ends Tx as well. A COMMIT whose answer was lost may have taken effect; Tx returns an
 // [*AmbiguousCommitError] and does not run fn again, unless [SettleCommits] or [SettleIn]
 // finds out that it took effect, or that it did not. If several attempts were made, or
 // ctx ended the trying, the error is an [*Error] that wraps the last attempt's. A panic in fn
@@ -179,11 +184,11 @@ func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn work) error {
 		return mark(err, NotExecuted, "BEGIN changes nothing, whatever became of it")
 	}
 	conn := tx.Conn()
-	if state, err := guarded(ctx, tx, fn); err != nil {
-		if state == ended {
-			return mark(err, Permanent, "the function has ended its transaction by itself")
+	if state, err := guarded(ctx, &lent{Tx: tx}, fn); err != nil || state == ended {
+		if v, said := markOf(err); said && v == Ambiguous { // pgx's own errors carry no marks
+			return mark(err, Permanent, "the function says that it may have done what must not be done twice")
 		}
-		return beforeCommit(err, state == lost)
+		return beforeCommit(ctx, cmp.Or(err, pgx.ErrTxClosed), state)
 	}
 	if err := committable(ctx, conn.PgConn()); err != nil {
 		rollback(ctx, tx)
@@ -191,9 +196,9 @@ func attempt(ctx context.Context, db Beginner, cfg *txConfig, fn work) error {
 	}
 	if cfg.settle.by != nil {
 		if claim, err = cfg.settle.by.beforeCommit(ctx, claim, query(tx)); err != nil {
-			gone := conn.IsClosed()
+			state := stateOf(conn)
 			rollback(ctx, tx)
-			return beforeCommit(err, gone)
+			return beforeCommit(ctx, err, state)
 		}
 	}
 	sent := writeCounter(conn)
@@ -252,26 +257,56 @@ func begin(ctx context.Context, db Beginner, options pgx.TxOptions) (pgx.Tx, err
 type txState uint8
 
 const (
-	open  txState = iota // as it should be
-	lost                 // the connection is gone
-	ended                // the server says that there is no transaction any more
+	open     txState = iota // as it should be
+	lost                    // the connection is gone
+	vanished                // and so is the server, as far as can be seen
+	ended                   // there is no transaction any more
 )
+
+// stateOf looks at the connection of a transaction that nobody has ended.
+func stateOf(conn *pgx.Conn) txState {
+	switch {
+	case !conn.IsClosed() && conn.PgConn().TxStatus() == 'I':
+		return ended
+	case !conn.IsClosed():
+		return open
+	}
+	if peer := layer[interface{ Lost() bool }](conn); peer != nil && peer.Lost() {
+		return vanished
+	}
+	return lost
+}
+
+// lent is a transaction while fn has it. It notes that fn has ended it: its connection may then be
+// somebody else's already.
+type lent struct {
+	pgx.Tx
+
+	ended bool
+}
+
+func (t *lent) Commit(ctx context.Context) error {
+	t.ended = true
+	return t.Tx.Commit(ctx)
+}
+
+func (t *lent) Rollback(ctx context.Context) error {
+	t.ended = true
+	return t.Tx.Rollback(ctx)
+}
 
 // guarded runs fn and rolls back if it fails or panics. The state is that before the
 // rollback; after it the connection may be somebody else's.
-func guarded(ctx context.Context, tx pgx.Tx, fn work) (state txState, err error) {
+func guarded(ctx context.Context, tx *lent, fn work) (state txState, err error) {
 	done := false
 	defer func() {
-		if done && err == nil {
-			return
-		}
-		switch conn := tx.Conn(); {
-		case conn.IsClosed():
-			state = lost
-		case conn.PgConn().TxStatus() == 'I':
+		switch {
+		case tx.ended:
 			state = ended
+		case !done || err != nil:
+			state = stateOf(tx.Conn())
+			rollback(ctx, tx.Tx)
 		}
-		rollback(ctx, tx)
 	}()
 	err = fn.do(ctx, tx)
 	done = true
@@ -286,22 +321,31 @@ func rollback(ctx context.Context, tx pgx.Tx) {
 	_ = tx.Rollback(ctx)
 }
 
-// beforeCommit is about an error of fn's. COMMIT was not sent, so that whatever
-// the session's end leaves open elsewhere is settled here.
-func beforeCommit(err error, lost bool) error {
+// beforeCommit is about an error of fn's, in a transaction that was left in the given state. COMMIT
+// was not sent, so that whatever the session's end leaves open elsewhere is settled here.
+func beforeCommit(ctx context.Context, err error, state txState) error {
 	if _, inner := errors.AsType[*AmbiguousCommitError](err); inner {
 		return mark(err, Permanent, "the COMMIT of another transaction is in doubt, which must not be made again")
 	}
 	switch v, reason := classify(err); {
+	case state == ended:
+		return mark(err, Permanent, "the function has ended its transaction by itself")
 	case v.Retryable():
 		return mark(err, RolledBack, reason)
-	case v == Ambiguous && lost:
-		return mark(err, RolledBack, "the session ended before COMMIT was sent")
-	case v == Ambiguous:
-		return mark(err, Permanent, "it is none of the database's errors")
-	default:
+	case v != Ambiguous:
 		return mark(err, Permanent, reason)
+	case state == open:
+		return mark(err, Permanent, "it is none of the database's errors")
+	case state == lost && ctx.Err() == nil && ofContext(err):
+		return mark(err, Permanent, "a context of the function's own has ended")
+	default:
+		return mark(err, RolledBack, "the session ended before COMMIT was sent")
 	}
+}
+
+// ofContext recognizes the end of a context.
+func ofContext(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // commitFailed is about an error of COMMIT's.
@@ -342,7 +386,7 @@ func savepoint(ctx context.Context, outer pgx.Tx, cfg *txConfig, fn work) error 
 	if err != nil {
 		return err
 	}
-	if _, err := guarded(ctx, tx, fn); err != nil {
+	if _, err := guarded(ctx, &lent{Tx: tx}, fn); err != nil {
 		return err
 	}
 	return tx.Commit(ctx)

@@ -236,6 +236,9 @@ func (m *Manager) Rejected(_ context.Context, c Credentials) {
 	m.current.Store(h.servedFrom(h.from, m.askedAt.Add(pollPause).UnixNano()))
 }
 
+// GoString is String: fmt would show what is in the Manager's maps.
+func (m *Manager) GoString() string { return m.String() }
+
 // String names the secret, for errors: its version, when it was read, and why not since.
 func (m *Manager) String() string {
 	s := "secret " + strconv.Quote(m.name)

@@ -321,6 +321,13 @@ func TestOtherFormsOfSecrets(t *testing.T) {
 	if c := get(t, secrets.FromManager(srv.Client(), "keys", secrets.Keys("login", "pw"))); c.User != "app" || c.Password != password {
 		t.Errorf("keys: %v", c)
 	}
+	refused := secrets.FromManager(srv.Client(), "whole")
+	refused.Rejected(t.Context(), get(t, refused))
+	for _, form := range []string{"%v", "%+v", "%#v", "%s"} {
+		if shown := fmt.Sprintf(form, refused); strings.Contains(shown, password) || !strings.Contains(shown, "whole") {
+			t.Errorf("%s shows the refused password: %s", form, shown)
+		}
+	}
 	s, err := secrets.FromManager(srv.Client(), "whole").Secret(t.Context())
 	if err != nil || s.Host != "db.example.com" || s.Port != 6432 || s.Database != "orders" || s.User != "app" {
 		t.Errorf("%v: %v", s, err)
