@@ -231,8 +231,24 @@ func TestABlackHoleEndsInSeconds(t *testing.T) {
 		err := admin.QueryRow(t.Context(), "select exists (select from pg_stat_activity where wait_event = 'PgSleep')").Scan(&asleep)
 		return err == nil && asleep
 	})
+	begun, holed, moved := make(chan struct{}), make(chan struct{}), make(chan error, 1)
+	go func() { // a timeout of its own in a hole is not the statement's fault
+		runs := 0
+		moved <- retry.Tx(t.Context(), pool, func(tx pgx.Tx) error {
+			if runs++; runs == 1 {
+				close(begun)
+				<-holed
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+			defer cancel()
+			_, err := tx.Exec(ctx, "insert into note values (3)")
+			return err
+		}, retry.WithPolicy(retry.Failover()))
+	}()
+	<-begun
 	start := time.Now()
 	c.Writer().BlackHole()
+	close(holed)
 	sent := make(chan error, 1)
 	go func() {
 		_, err := pool.Exec(t.Context(), "insert into note values (1)")
@@ -257,6 +273,9 @@ func TestABlackHoleEndsInSeconds(t *testing.T) {
 	t.Logf("the next statement took %s", time.Since(start).Round(time.Millisecond))
 	if id := whoServes(t, pool); id != c.Writer().ID() {
 		t.Errorf("served by %s", id)
+	}
+	if err := <-moved; err != nil {
+		t.Errorf("the transaction did not move to the new writer: %v", err)
 	}
 }
 
