@@ -107,6 +107,7 @@ type handedConn struct {
 	started bool              // pgx has written its startup message
 	startup map[string]string // what that has to say: the login was made with it
 	written atomic.Uint64
+	backlog backlog
 	tap     tap
 	remote  net.Addr
 	opening opening // the credentials it was opened with
@@ -137,6 +138,7 @@ func (c *handedConn) Read(p []byte) (n int, err error) {
 		}
 	} else {
 		n, err = c.r.Read(p)
+		c.backlog.heard()
 	}
 	if c.tap.on.Load() {
 		c.tap.keep(p[:n])
@@ -211,7 +213,7 @@ func (c *handedConn) Write(p []byte) (int, error) {
 	} else {
 		c.written.Add(uint64(len(p)))
 	}
-	return c.Conn.Write(p)
+	return c.backlog.write(c.Conn, p)
 }
 
 func (c *handedConn) farewell() time.Duration {
@@ -271,6 +273,7 @@ func (c *handedConn) Close() error {
 	if why := pinged(c.pinged.Swap(0)).String(); why != "" {
 		c.generation.of.events.evicted(context.Background(), c, why)
 	}
+	c.backlog.close()
 	return c.Conn.Close()
 }
 

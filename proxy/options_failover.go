@@ -17,7 +17,9 @@ type failoverOptions struct {
 // WithPeerTimeout bounds how long a server may be silent on the network: what was sent to it
 // unacknowledged, or keepalive probes unanswered. A statement in flight then fails, also without
 // a deadline of its own; without this it would wait for the kernel, on Linux 15 minutes.
-// A server that is merely busy acknowledges, and is waited for.
+// A server that is merely busy acknowledges, and is waited for. So is one that takes in no more for now, as
+// while a statement of a batch waits for a lock: if it vanishes meanwhile, that is noticed after some
+// four times as long as it had taken nothing in, because the kernel asks it less and less often.
 //
 // Default: 5 s. At least 1 s. It is set on every *net.TCPConn, also on those from a dialer given with
 // [WithDialer]. On Linux it is TCP_USER_TIMEOUT and keepalive, on macOS

@@ -8,9 +8,13 @@ import (
 )
 
 // limitUnacknowledged is the nearest thing macOS has, in whole seconds.
-func limitUnacknowledged(conn *net.TCPConn, d time.Duration) {
+func limitUnacknowledged(conn net.Conn, d time.Duration) {
 	const rxtConnDropTime = 0x80 // TCP_RXT_CONNDROPTIME of netinet/tcp.h
-	raw, err := conn.SyscallConn()
+	tcp, ok := conn.(*net.TCPConn)
+	if !ok {
+		return
+	}
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return
 	}
@@ -21,3 +25,9 @@ func limitUnacknowledged(conn *net.TCPConn, d time.Duration) {
 
 // unanswered is not told here.
 func unanswered(net.Conn) bool { return false }
+
+// unacknowledgedLimit is 0: a window that is closed is waited for here anyway.
+func unacknowledgedLimit(net.Conn) time.Duration { return 0 }
+
+// underWay is not told here.
+func underWay(net.Conn) (underWay bool, silence time.Duration, ok bool) { return false, 0, false }

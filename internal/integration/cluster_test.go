@@ -6,6 +6,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -277,6 +278,44 @@ func TestABlackHoleEndsInSeconds(t *testing.T) {
 	if err := <-moved; err != nil {
 		t.Errorf("the transaction did not move to the new writer: %v", err)
 	}
+}
+
+// Also where the server could not take in all that was sent before.
+func TestABlackHoleEndsWhatIsUnderWay(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	pool := clusterPool(t, c, c.WriterHost(), proxy.WithPeerTimeout(2*time.Second))
+	lock, err := pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), "select pg_advisory_xact_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	var batch pgx.Batch
+	batch.Queue("select pg_advisory_xact_lock(1)")
+	for range 40 {
+		batch.Queue("select length($1)", strings.Repeat("x", 1<<20))
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- pool.SendBatch(t.Context(), &batch).Close() }()
+	select {
+	case err := <-sent:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(6 * time.Second):
+	}
+	start := time.Now()
+	c.Writer().BlackHole()
+	select {
+	case err := <-sent:
+		t.Logf("ended after %s: %v", time.Since(start).Round(10*time.Millisecond), err)
+		if err == nil {
+			t.Error("it succeeded")
+		}
+	case <-time.After(time.Minute):
+		t.Fatal("it hangs")
+	}
+	_ = lock.Rollback(t.Context())
 }
 
 // With the topology known the endpoint's name is not waited for: neither while the old

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -291,4 +292,40 @@ func TestPlainPasswordLoginAndCancellation(t *testing.T) {
 		err := pool.QueryRow(t.Context(), "select count(*) from pg_stat_activity where query like '%to be cancelled%' and state = 'active' and pid <> pg_backend_pid()").Scan(&running)
 		return err == nil && running == 0
 	})
+}
+
+// A server that acknowledges what it cannot take in yet, as while a lock keeps it from reading on, is busy and
+// not gone: it is waited for, for longer than a silent one would be.
+func TestAServerThatStopsReadingIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	const limit = time.Second
+	dsn := database(t, shared)
+	pool, other := newPool(t, dsn, proxy.WithPeerTimeout(limit)), newPool(t, dsn)
+	exec(t, pool, "create table pile (note text)")
+	lock, err := other.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = lock.Rollback(context.WithoutCancel(t.Context())) }()
+	if _, err := lock.Exec(t.Context(), "select pg_advisory_xact_lock(1)"); err != nil {
+		t.Fatal(err)
+	}
+	var batch pgx.Batch
+	batch.Queue("select pg_advisory_xact_lock(1)")
+	for range 40 {
+		batch.Queue("insert into pile values ($1)", strings.Repeat("x", 1<<20))
+	}
+	sent := make(chan error, 1)
+	go func() { sent <- pool.SendBatch(t.Context(), &batch).Close() }()
+	select {
+	case err := <-sent:
+		t.Fatalf("it did not wait: %v", err)
+	case <-time.After(5 * limit):
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-sent; err != nil {
+		t.Error(err)
+	}
 }
