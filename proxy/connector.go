@@ -85,7 +85,7 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	// A connect may always be repeated, whatever the caller has said of its own work.
 	ctx, cancel := context.WithTimeoutCause(retry.Idempotent(ctx), c.budget, errBudget)
 	defer cancel()
-	through := &pass{g: c.gate}
+	through := &pass{g: c.gate, unasked: who.unasked}
 	defer through.done()
 
 	direct := c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
@@ -93,13 +93,7 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	if direct {
 		policy.Base, policy.Cap = quickPause, 2*quickPause
 	}
-	if who.unasked {
-		if last := c.gate.lastFailure(); last != nil {
-			return nil, nil, last.seenBy(errUnasked)
-		}
-		policy.Attempts = 1
-	}
-	if who.once {
+	if who.unasked || who.once {
 		policy.Attempts = 1
 	}
 	var (
@@ -110,6 +104,11 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		start = time.Now()
 		tries = &attempts{login: who}
 	)
+	if who.unasked { // one that is not let through is not told of
+		if err := through.enter(ctx); err != nil {
+			return nil, nil, c.failed(nil, tries, start, finding{}, err)
+		}
+	}
 	ctx = c.events.start(ctx)
 	var took time.Duration // of the attempt; 0 if none was made, for lack of leave or of other credentials
 	if c.events.on() {
@@ -153,7 +152,11 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		if last == nil || ctx.Err() == nil { // of an attempt that was cut off, the one before tells more
 			last, found = err, f
 		}
-		through.leave(c.describe(to, tries, start, found, last))
+		if errors.Is(ctx.Err(), context.Canceled) { // which says nothing of the endpoint
+			through.release()
+		} else {
+			through.leave(c.describe(to, tries, start, found, last))
+		}
 		if direct || found.slow {
 			found.pause(ctx)
 		}
