@@ -30,7 +30,9 @@ func TestASlowReaderIsWaitedForWhateverItsNameSaysNext(t *testing.T) {
 				net := newPipes()
 				s := serveScripted(t, net, func(d *dialogue) {
 					time.Sleep(2 * time.Second)
-					d.letIn(standby("off"))
+					if d.letIn(standby("off")) {
+						d.serve()
+					}
 				})
 				var lookups atomic.Int64
 				conn, err := proxy.Connect(t.Context(), "postgres://app:"+password+"@"+clusterHost+"/orders", trust,
