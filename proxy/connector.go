@@ -194,7 +194,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// tryTargets is one attempt: each host in turn, until one takes the connection. The
+// tryTargets is one attempt: each host in turn, until one takes the connection. A server that
+// target_session_attrs=prefer-standby does not prefer is kept for the case that there is no other. The
 // first host's failure is reported, unless a later one gives reason to try again.
 func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedConn, *target, finding, error) {
 	tries.count++
@@ -202,12 +203,23 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedCon
 		errs  []error
 		about *target
 		found finding
+		spare sought
 	)
 	for i := range c.targets {
 		t := &c.targets[i]
 		conn, err := c.tryTarget(ctx, t, tries)
-		if err == nil {
+		switch {
+		case err == nil && !conn.notPreferred:
+			if spare.conn != nil {
+				spare.conn.discard()
+			}
 			return conn, t, finding{}, nil
+		case err == nil && spare.conn == nil:
+			spare = sought{conn: conn, to: t, tries: *tries}
+			continue
+		case err == nil:
+			conn.discard()
+			continue
 		}
 		errs = append(errs, err)
 		f := tries.judge(ctx, err, t)
@@ -218,6 +230,10 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedCon
 			about, found = t, f
 			break
 		}
+	}
+	if spare.conn != nil {
+		*tries = spare.tries
+		return spare.conn, spare.to, finding{}, nil
 	}
 	return nil, about, found, errors.Join(errs...)
 }
@@ -320,9 +336,16 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	)
 	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
-	cfg.DialFunc = c.dialNet
-	if cfg.ValidateConnect == nil { // which may make pgconn connect a second time, as target_session_attrs=prefer-standby
-		cfg.DialFunc = onlyOnce(c.dialNet)
+	cfg.DialFunc = onlyOnce(c.dialNet)
+	var notPreferred bool
+	if validate := cfg.ValidateConnect; validate != nil {
+		cfg.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
+			err := validate(ctx, pc)
+			if _, notPreferred = errors.AsType[*pgconn.NotPreferredError](err); notPreferred {
+				return nil // pgconn would look among its hosts for another, and it has only this one
+			}
+			return err
+		}
 	}
 	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, nc net.Conn) (net.Conn, error) {
 		watchdog.Reset(patience)
@@ -356,6 +379,7 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	}
 	handed := handOver(conn, read)
 	handed.generation, handed.deathsSeen, handed.patience = g, g.deaths.Load(), patienceAfter(taken)
+	handed.notPreferred = notPreferred
 	g.used.Store(true)
 	return handed, nil
 }

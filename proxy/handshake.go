@@ -113,6 +113,8 @@ type handedConn struct {
 	opened  time.Time
 	asked   time.Time // when it was last handed out, or was about to be: see missed
 
+	notPreferred bool // ValidateConnect would rather have another server
+
 	generation *generation
 	deathsSeen uint64        // of the generation's
 	seenClosed bool          // by the server, while it idled
@@ -272,6 +274,12 @@ func (c *handedConn) Close() error {
 		c.generation.of.events.evicted(context.Background(), c, why)
 	}
 	return c.Conn.Close()
+}
+
+// discard ends a connection that pgx has not got.
+func (c *handedConn) discard() {
+	_, _ = c.Conn.Write([]byte{'X', 0, 0, 0, terminateLen - 1})
+	_ = c.Close()
 }
 
 // Written is the number of bytes that pgx has tried to send on this connection since
