@@ -66,13 +66,9 @@ func (l *loginReader) Read(p []byte) (int, error) {
 // what follows it. For Authentication messages it also needs the code behind it.
 func (l *loginReader) nextMessage() error {
 	const header, withCode = 5, 9
-	need := header
-	for len(l.buf) < need {
+	for len(l.buf) < header || l.buf[0] == 'R' && len(l.buf) < withCode {
 		if err := l.fill(); err != nil {
 			return err
-		}
-		if l.buf[0] == 'R' {
-			need = withCode
 		}
 	}
 	l.kind = l.buf[0]
