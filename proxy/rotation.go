@@ -70,7 +70,7 @@ func (r *rotation) alternates(kind Kind) (one, other string) {
 // the question asked, in a login that began after so many refusals.
 func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked, refusals uint64, t *target) opening {
 	r.mu.Lock()
-	o := opening{generation: r.generation.Load(), retireAfter: rand.N(r.within + 1)}
+	o := opening{generation: r.generation.Load(), retireAfter: rand.N(max(r.within, 1))} // which is 0 for 0
 	r.refused.took(creds, refusals)
 	rotated, former := false, r.current.User
 	switch {
