@@ -36,7 +36,7 @@ type rotation struct {
 	mu      sync.Mutex
 	current secrets.Credentials
 	of      uint64    // the question they were the answer to
-	since   time.Time // when they were first used
+	since   time.Time // when they were first used, by the wall clock: the other stands still in a frozen environment
 	users   []string  // that the source has named: two, if it alternates
 	refused refusals
 }
@@ -78,7 +78,7 @@ func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked,
 		r.current, r.of = creds, max(r.of, asked)
 	case asked > r.of:
 		rotated = true
-		r.current, r.of, r.since = creds, asked, time.Now()
+		r.current, r.of, r.since = creds, asked, time.Now().Round(0)
 		o.generation = r.generation.Add(1)
 	default: // it took longer than a connection with newer ones
 		o.generation--

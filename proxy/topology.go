@@ -20,7 +20,7 @@ type topology struct {
 	cluster target // the endpoint
 	pattern string // of the instances' names, with a question mark; "" if they were given
 
-	mu        sync.Mutex
+	mu        sync.Mutex // times are the wall clock's: the other stands still in a frozen environment
 	instances []target
 	asked     time.Time // when the last question was put, whatever became of it
 	useless   bool      // this server does not know its topology
@@ -144,10 +144,14 @@ func (t *topology) learn(ctx context.Context, pc *pgconn.PgConn, log *slog.Logge
 func (t *topology) claimLearning() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pattern == "" || t.useless || time.Since(t.asked) < learnEvery {
+	if t.pattern == "" || t.useless {
 		return false
 	}
-	t.asked = time.Now()
+	now := time.Now().Round(0)
+	if age := now.Sub(t.asked); age >= 0 && age < learnEvery {
+		return false
+	}
+	t.asked = now
 	return true
 }
 
@@ -178,7 +182,7 @@ func (t *topology) lead() *target {
 func (t *topology) prefer(one *target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.preferred, t.until = one, time.Now().Add(preferFor)
+	t.preferred, t.until = one, time.Now().Round(0).Add(preferFor)
 }
 
 // others are the places to look at beside lead.
