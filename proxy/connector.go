@@ -88,14 +88,7 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	through := &pass{g: c.gate, unasked: who.unasked}
 	defer through.done()
 
-	direct := c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
-	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
-	if direct {
-		policy.Base, policy.Cap = quickPause, 2*quickPause
-	}
-	if who.unasked || who.once {
-		policy.Attempts = 1
-	}
+	policy, direct := c.policy(who)
 	var (
 		conn  *handedConn
 		last  error
@@ -169,6 +162,19 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	failed := c.failed(to, tries, start, found, err)
 	c.events.connectFailed(ctx, to, failed)
 	return nil, nil, failed
+}
+
+// policy says how often a connect is tried and with which pauses, and whether it goes straight to a cluster.
+func (c *connector) policy(who login) (p retry.Policy, direct bool) {
+	direct = c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
+	p = retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
+	if direct {
+		p.Base, p.Cap = quickPause, 2*quickPause
+	}
+	if who.unasked || who.once {
+		p.Attempts = 1
+	}
+	return p, direct
 }
 
 // pause is what a failure calls for on top of the pauses of policy.
