@@ -234,7 +234,7 @@ var catalogue = [endOfCatalogue]entry{
 		fix: "rotate with the single-user strategy, whose gap this library sits out, or log in with IAM, or connect to the cluster's own endpoint",
 	},
 	iamThrottled: {
-		name: "iam-throttled", step: stepLogin, shows: "28P01, 28000: too many competing requests", err: ErrCredentialsRejected, verdict: retry.NotExecuted, refused: true,
+		name: "iam-throttled", step: stepLogin, shows: "53300, 28P01, 28000: too many competing requests", err: ErrTooManyConnections, verdict: retry.NotExecuted, slow: true,
 		cause: "too many logins with IAM tokens at a time: RDS checks about 200 a second, fewer on small instances",
 		fix:   "keep connections instead of making new ones, and lower WithConnectLimit",
 	},

@@ -189,7 +189,7 @@ var provocations = map[string]func(t *testing.T) provoked{
 		px := proxytest.NewProxy(t, "", proxytest.WithUser("other", password))
 		return provoked{px.URL("", "orders"), []proxy.Option{proxy.WithCredentials(&alternating{})}}
 	},
-	"iam-throttled":   kindCase(proxy.KindProxy, refuse("28000", "The IAM authentication failed because of too many competing requests.")),
+	"iam-throttled":   kindCase(proxy.KindProxy, refuse("53300", "The IAM authentication failed because of too many competing requests.")),
 	"token-malformed": tokenCase(func(token string) string { return strings.Replace(token, "Action=", "Action=%zz", 1) }),
 	"token-undated":   tokenCase(func(token string) string { return strings.Replace(token, "X-Amz-Date=", "X-Amz-Dat=", 1) }),
 	"token-host":      tokenCase(func(token string) string { return "other." + token }),

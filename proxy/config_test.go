@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -306,5 +307,24 @@ func TestTheEnvironmentCannotRedirectAPool(t *testing.T) {
 	}
 	if cfg.RuntimeParams["TimeZone"] != "UTC" || cfg.RuntimeParams["application_name"] != "orders-api" || len(cfg.RuntimeParams) != 2 {
 		t.Errorf("parameters %v", cfg.RuntimeParams)
+	}
+}
+
+// The longest duration there is means no limit, and not a wrong one.
+func TestTheLongestDurations(t *testing.T) {
+	t.Parallel()
+	const forever = time.Duration(math.MaxInt64)
+	s := newScripted(t, login)
+	path := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(path, []byte(password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	pool := newPool(t, "postgres://app@127.0.0.1:"+s.port()+"/orders", proxy.WithCredentials(secrets.FromFile(path)),
+		proxy.WithRetirement(forever), proxy.WithConnectBudget(forever), proxy.WithAttemptTimeout(forever))
+	if d := pool.Config().ConnConfig.ConnectTimeout; d != forever {
+		t.Errorf("ConnectTimeout is %s", d)
+	}
+	if err := pool.Ping(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

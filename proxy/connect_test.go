@@ -306,6 +306,8 @@ func TestRefusals(t *testing.T) {
 		{"3D000", `database "orders" does not exist`, proxy.KindOther, proxy.ErrDatabaseNotFound, true},
 		{"42501", "permission denied for database", proxy.KindOther, proxy.ErrNotPermitted, true},
 		{"53300", "sorry, too many clients already", proxy.KindOther, proxy.ErrTooManyConnections, false},
+		{"53300", "The IAM authentication failed because of too many competing requests.", proxy.KindProxy, proxy.ErrTooManyConnections, false},
+		{"28000", "The IAM authentication failed because of too many competing requests.", proxy.KindProxy, proxy.ErrTooManyConnections, false},
 		{"57P03", "the database system is starting up", proxy.KindOther, proxy.ErrStartingUp, false},
 		{"08000", "Timed-out waiting to acquire database connection.", proxy.KindProxy, proxy.ErrBorrowTimeout, false},
 		{"XX000", "Unknown error.", proxy.KindProxy, proxy.ErrUnreachable, false},

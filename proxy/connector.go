@@ -85,23 +85,10 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	// A connect may always be repeated, whatever the caller has said of its own work.
 	ctx, cancel := context.WithTimeoutCause(retry.Idempotent(ctx), c.budget, errBudget)
 	defer cancel()
-	through := &pass{g: c.gate}
+	through := &pass{g: c.gate, unasked: who.unasked}
 	defer through.done()
 
-	direct := c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
-	policy := retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
-	if direct {
-		policy.Base, policy.Cap = quickPause, 2*quickPause
-	}
-	if who.unasked {
-		if last := c.gate.lastFailure(); last != nil {
-			return nil, nil, last.seenBy(errUnasked)
-		}
-		policy.Attempts = 1
-	}
-	if who.once {
-		policy.Attempts = 1
-	}
+	policy, direct := c.policy(who)
 	var (
 		conn  *handedConn
 		last  error
@@ -110,6 +97,11 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		start = time.Now()
 		tries = &attempts{login: who}
 	)
+	if who.unasked { // one that is not let through is not told of
+		if err := through.enter(ctx); err != nil {
+			return nil, nil, c.failed(nil, tries, start, finding{}, err)
+		}
+	}
 	ctx = c.events.start(ctx)
 	var took time.Duration // of the attempt; 0 if none was made, for lack of leave or of other credentials
 	if c.events.on() {
@@ -153,7 +145,11 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 		if last == nil || ctx.Err() == nil { // of an attempt that was cut off, the one before tells more
 			last, found = err, f
 		}
-		through.leave(c.describe(to, tries, start, found, last))
+		if errors.Is(ctx.Err(), context.Canceled) { // which says nothing of the endpoint
+			through.release()
+		} else {
+			through.leave(c.describe(to, tries, start, found, last))
+		}
 		if direct || found.slow {
 			found.pause(ctx)
 		}
@@ -166,6 +162,19 @@ func (c *connector) dial(ctx context.Context, who login) (*handedConn, *target, 
 	failed := c.failed(to, tries, start, found, err)
 	c.events.connectFailed(ctx, to, failed)
 	return nil, nil, failed
+}
+
+// policy says how often a connect is tried and with which pauses, and whether it goes straight to a cluster.
+func (c *connector) policy(who login) (p retry.Policy, direct bool) {
+	direct = c.targets[0].endpoint.Kind.IsRDS() && !c.targets[0].endpoint.Kind.IsProxy()
+	p = retry.Policy{Attempts: math.MaxInt, Base: pauseBase, Cap: pauseCap}
+	if direct {
+		p.Base, p.Cap = quickPause, 2*quickPause
+	}
+	if who.unasked || who.once {
+		p.Attempts = 1
+	}
+	return p, direct
 }
 
 // pause is what a failure calls for on top of the pauses of policy.
@@ -191,7 +200,8 @@ func pause(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// tryTargets is one attempt: each host in turn, until one takes the connection. The
+// tryTargets is one attempt: each host in turn, until one takes the connection. A server that
+// target_session_attrs=prefer-standby does not prefer is kept for the case that there is no other. The
 // first host's failure is reported, unless a later one gives reason to try again.
 func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedConn, *target, finding, error) {
 	tries.count++
@@ -199,12 +209,23 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedCon
 		errs  []error
 		about *target
 		found finding
+		spare sought
 	)
 	for i := range c.targets {
 		t := &c.targets[i]
 		conn, err := c.tryTarget(ctx, t, tries)
-		if err == nil {
+		switch {
+		case err == nil && !conn.notPreferred:
+			if spare.conn != nil {
+				spare.conn.discard()
+			}
 			return conn, t, finding{}, nil
+		case err == nil && spare.conn == nil:
+			spare = sought{conn: conn, to: t, tries: *tries}
+			continue
+		case err == nil:
+			conn.discard()
+			continue
 		}
 		errs = append(errs, err)
 		f := tries.judge(ctx, err, t)
@@ -215,6 +236,10 @@ func (c *connector) tryTargets(ctx context.Context, tries *attempts) (*handedCon
 			about, found = t, f
 			break
 		}
+	}
+	if spare.conn != nil {
+		*tries = spare.tries
+		return spare.conn, spare.to, finding{}, nil
 	}
 	return nil, about, found, errors.Join(errs...)
 }
@@ -317,9 +342,16 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	)
 	cfg.Host, cfg.Port, cfg.TLSConfig = t.endpoint.Host, t.port, t.tls
 	cfg.LookupFunc = func(context.Context, string) ([]string, error) { return []string{addr}, nil }
-	cfg.DialFunc = c.dialNet
-	if cfg.ValidateConnect == nil { // which may make pgconn connect a second time, as target_session_attrs=prefer-standby
-		cfg.DialFunc = onlyOnce(c.dialNet)
+	cfg.DialFunc = onlyOnce(c.dialNet)
+	var notPreferred bool
+	if validate := cfg.ValidateConnect; validate != nil {
+		cfg.ValidateConnect = func(ctx context.Context, pc *pgconn.PgConn) error {
+			err := validate(ctx, pc)
+			if _, notPreferred = errors.AsType[*pgconn.NotPreferredError](err); notPreferred {
+				return nil // pgconn would look among its hosts for another, and it has only this one
+			}
+			return err
+		}
 	}
 	cfg.AfterNetConnect = func(_ context.Context, _ *pgconn.Config, nc net.Conn) (net.Conn, error) {
 		watchdog.Reset(patience)
@@ -353,6 +385,7 @@ func (c *connector) tryAddress(ctx context.Context, cfg *pgconn.Config, t target
 	}
 	handed := handOver(conn, read)
 	handed.generation, handed.deathsSeen, handed.patience = g, g.deaths.Load(), patienceAfter(taken)
+	handed.notPreferred = notPreferred
 	g.used.Store(true)
 	return handed, nil
 }

@@ -191,6 +191,8 @@ func diagnoseCrowd(e *pgconn.PgError) trouble {
 		return roleLimit
 	case strings.Contains(m, "for database"):
 		return databaseLimit
+	case isThrottledIAM(e):
+		return iamThrottled
 	case strings.Contains(m, "to the proxy"), strings.Contains(m, "to proxy"):
 		return proxyRate
 	default:
@@ -216,7 +218,7 @@ func diagnoseRefusal(e *pgconn.PgError, kind Kind) trouble {
 		return iamWanted
 	case strings.Contains(m, "DefaultAuthScheme"):
 		return iamOff
-	case strings.Contains(m, "competing requests"):
+	case isThrottledIAM(e):
 		return iamThrottled
 	case strings.Contains(m, "does not exist"):
 		return unknownRole
@@ -226,6 +228,9 @@ func diagnoseRefusal(e *pgconn.PgError, kind Kind) trouble {
 		return passwordRejected
 	}
 }
+
+// isThrottledIAM recognizes that nobody has looked at the token yet.
+func isThrottledIAM(e *pgconn.PgError) bool { return strings.Contains(e.Message, "competing requests") }
 
 // diagnoseInternal reads the database's own error out of RDS Proxy's XX000.
 func diagnoseInternal(e *pgconn.PgError) trouble {

@@ -33,7 +33,7 @@ var (
 	// ErrBorrowTimeout: RDS Proxy had no database connection to lend in time (08000).
 	ErrBorrowTimeout = errors.New("RDS Proxy lent no database connection in time")
 	// ErrTooManyConnections: the server or the proxy is full, or connections come too
-	// fast (53300).
+	// fast (53300), also for the check of their IAM tokens.
 	ErrTooManyConnections = errors.New("too many connections")
 	// ErrStartingUp: the server is starting, stopping or recovering (57P03, 57P01, 57P02).
 	ErrStartingUp = errors.New("server is starting up or shutting down")

@@ -37,15 +37,24 @@ func Catalogue() (entries []CatalogueEntry) {
 	return entries
 }
 
-// Freeze makes a connection look as if the process had been frozen since it was last handed out: the
-// wall clock has gone on and the monotonic clock has not. Package time has no way to make such a Time;
-// one with both readings keeps the seconds of the first above its 30 bits of nanoseconds.
+// Freeze makes a connection look as if the process had been frozen since it was last handed out.
 func Freeze(t *testing.T, pc *pgconn.PgConn, d time.Duration) {
 	t.Helper()
-	c := handedConnOf(pc)
-	before := c.asked
-	*(*uint64)(unsafe.Pointer(&c.asked)) -= uint64(d/time.Second) << 30
-	if c.asked.Sub(before) != 0 || c.asked.Round(0).Sub(before.Round(0)) != -d {
-		t.Fatalf("the clocks moved by %s and %s", c.asked.Sub(before), c.asked.Round(0).Sub(before.Round(0)))
+	freeze(t, &handedConnOf(pc).asked, d)
+}
+
+// freeze makes a time look as if the process had been frozen since: the wall clock has gone on and the
+// monotonic clock has not. Package time has no way to make such a Time; one with both readings keeps the
+// seconds of the first above its 30 bits of nanoseconds.
+func freeze(t *testing.T, at *time.Time, d time.Duration) {
+	t.Helper()
+	before := *at
+	if before == before.Round(0) { // the wall clock's reading alone
+		*at = before.Add(-d)
+		return
+	}
+	*(*uint64)(unsafe.Pointer(at)) -= uint64(d/time.Second) << 30
+	if at.Sub(before) != 0 || at.Round(0).Sub(before.Round(0)) != -d {
+		t.Fatalf("the clocks moved by %s and %s", at.Sub(before), at.Round(0).Sub(before.Round(0)))
 	}
 }

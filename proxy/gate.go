@@ -18,8 +18,8 @@ type gate struct {
 
 	mu      sync.Mutex
 	failing bool          // the last attempt failed
-	scouted bool          // somebody is the scout
-	changed chan struct{} // closed when failing or scouted turn false
+	scout   *pass         // nil if nobody is
+	changed chan struct{} // closed when failing turned false, or the scout gave up
 	last    *failure      // the newest failure while failing
 }
 
@@ -44,16 +44,24 @@ func newGate(limit int) *gate {
 
 // pass is one connect's way through the gate, over all its attempts.
 type pass struct {
-	g     *gate
-	scout bool
-	held  bool // has one of the slots
+	g       *gate
+	unasked bool // it makes one attempt, and nobody waits for it: see login
+	scout   bool
+	held    bool // has one of the slots
 }
 
 // enter waits until this connect may make an attempt. Each success is followed by
-// one call of leave.
+// one call of leave or of release; entering again before that changes nothing.
 func (p *pass) enter(ctx context.Context) error {
-	for {
-		if wait := p.claim(); wait != nil {
+	if p.held {
+		return nil
+	}
+	for waited := false; ; waited = true {
+		wait, err := p.claim(waited)
+		if err != nil {
+			return err
+		}
+		if wait != nil {
 			select {
 			case <-wait:
 			case <-ctx.Done():
@@ -67,25 +75,36 @@ func (p *pass) enter(ctx context.Context) error {
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		if p.claim() == nil { // and not: others have failed while this one waited for its slot
+		wait, err = p.claim(true)
+		if wait == nil && err == nil {
 			return nil
 		}
-		p.release()
+		p.release() // others have failed while this one waited for its slot
+		if err != nil {
+			return err
+		}
 	}
 }
 
 // claim returns nil if this connect may go on, and otherwise what to wait for.
-func (p *pass) claim() <-chan struct{} {
+//
+// An unasked one does not wait for a caller's scout, which may take its whole budget. It waits for
+// another unasked one, for that one's only attempt: pgxpool fills its minimum with several connects
+// at a time and cancels them all when the first returns an error, so that one which gave up at once
+// would end the attempt. If that has failed, it was the attempt of all of them.
+func (p *pass) claim(waited bool) (<-chan struct{}, error) {
 	p.g.mu.Lock()
 	defer p.g.mu.Unlock()
-	switch {
+	switch scout := p.g.scout; {
 	case p.scout || !p.g.failing:
-		return nil
-	case !p.g.scouted:
-		p.scout, p.g.scouted = true, true
-		return nil
+		return nil, nil
+	case p.unasked && (waited || scout != nil && !scout.unasked):
+		return nil, errUnasked
+	case scout == nil:
+		p.scout, p.g.scout = true, p
+		return nil, nil
 	default:
-		return p.g.changed
+		return p.g.changed, nil
 	}
 }
 
@@ -131,7 +150,7 @@ func (p *pass) done() {
 // resign wakes whoever waits. The caller holds the lock.
 func (p *pass) resign() {
 	if p.scout {
-		p.scout, p.g.scouted = false, false
+		p.scout, p.g.scout = false, nil
 	}
 	close(p.g.changed)
 	p.g.changed = make(chan struct{})

@@ -66,13 +66,9 @@ func (l *loginReader) Read(p []byte) (int, error) {
 // what follows it. For Authentication messages it also needs the code behind it.
 func (l *loginReader) nextMessage() error {
 	const header, withCode = 5, 9
-	need := header
-	for len(l.buf) < need {
+	for len(l.buf) < header || l.buf[0] == 'R' && len(l.buf) < withCode {
 		if err := l.fill(); err != nil {
 			return err
-		}
-		if l.buf[0] == 'R' {
-			need = withCode
 		}
 	}
 	l.kind = l.buf[0]
@@ -113,6 +109,8 @@ type handedConn struct {
 	opening opening // the credentials it was opened with
 	opened  time.Time
 	asked   time.Time // when it was last handed out, or was about to be: see missed
+
+	notPreferred bool // ValidateConnect would rather have another server
 
 	generation *generation
 	deathsSeen uint64        // of the generation's
@@ -275,6 +273,12 @@ func (c *handedConn) Close() error {
 	}
 	c.backlog.close()
 	return c.Conn.Close()
+}
+
+// discard ends a connection that pgx has not got.
+func (c *handedConn) discard() {
+	_, _ = c.Conn.Write([]byte{'X', 0, 0, 0, terminateLen - 1})
+	_ = c.Close()
 }
 
 // Written is the number of bytes that pgx has tried to send on this connection since

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -160,6 +161,76 @@ func TestHostsAreTriedInTurn(t *testing.T) {
 	defer conn.Release()
 	if got := conn.Conn().PgConn().Conn().RemoteAddr().String(); got != writer.listener.Addr().String() || refused != 1 {
 		t.Errorf("connected to %s after %d refusals", got, refused)
+	}
+}
+
+// inRecovery is a server that says whether it is in recovery, t or f, when it is asked.
+func inRecovery(is string) func(*dialogue) {
+	return func(d *dialogue) {
+		if !d.letIn() {
+			return
+		}
+		for {
+			msg, err := d.Receive()
+			if _, ok := msg.(*pgproto3.Query); !ok || err != nil {
+				return
+			}
+			d.Send(&pgproto3.RowDescription{Fields: []pgproto3.FieldDescription{{Name: []byte("pg_is_in_recovery"), DataTypeOID: 16, DataTypeSize: 1}}})
+			d.Send(&pgproto3.DataRow{Values: [][]byte{[]byte(is)}})
+			d.Send(&pgproto3.CommandComplete{CommandTag: []byte("SELECT 1")})
+			d.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+			_ = d.Flush()
+		}
+	}
+}
+
+// With target_session_attrs=prefer-standby the primary is what there is if no standby is, and each server
+// is logged in to once.
+func TestAStandbyIsPreferred(t *testing.T) {
+	t.Parallel()
+	down := refuse("57P03", "the database system is starting up")
+	for name, tt := range map[string]struct {
+		servers []func(*dialogue)
+		want    int // the server that is taken
+		logins  []int64
+	}{
+		"standby last":     {[]func(*dialogue){inRecovery("f"), inRecovery("t")}, 1, []int64{1, 1}},
+		"standby first":    {[]func(*dialogue){inRecovery("t"), inRecovery("f")}, 0, []int64{1, 0}},
+		"no standby":       {[]func(*dialogue){inRecovery("f"), inRecovery("f")}, 0, []int64{1, 1}},
+		"standby is down":  {[]func(*dialogue){down, inRecovery("f"), down}, 1, []int64{1, 1, 1}},
+		"standby is wrong": {[]func(*dialogue){inRecovery("f"), refuse("28P01", "password authentication failed")}, 0, []int64{1, 1}},
+		"primary alone":    {[]func(*dialogue){inRecovery("f")}, 0, []int64{1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var (
+				servers []*scripted
+				hosts   []string
+			)
+			for _, script := range tt.servers {
+				s := newScripted(t, script)
+				servers, hosts = append(servers, s), append(hosts, "127.0.0.1:"+s.port())
+			}
+			conn, err := proxy.Connect(t.Context(), "postgres://app:"+password+"@"+strings.Join(hosts, ",")+"/orders?target_session_attrs=prefer-standby")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := conn.PgConn().Conn().RemoteAddr().String(); got != servers[tt.want].listener.Addr().String() {
+				t.Fatalf("connected to %s of %q", got, hosts)
+			}
+			for i, s := range servers {
+				if n := s.accepted.Load(); n != tt.logins[i] {
+					t.Errorf("%d logins to server %d, want %d", n, i, tt.logins[i])
+				}
+				for i != tt.want && s.open.Load() > 0 { // what is not used is closed
+					time.Sleep(time.Millisecond)
+				}
+			}
+			if _, err := conn.Exec(t.Context(), "select pg_is_in_recovery()", pgx.QueryExecModeSimpleProtocol); err != nil {
+				t.Error(err)
+			}
+			_ = conn.Close(t.Context())
+		})
 	}
 }
 

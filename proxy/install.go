@@ -6,6 +6,7 @@ package proxy
 import (
 	"cmp"
 	"context"
+	"math"
 	"net"
 	"reflect"
 	"sync/atomic"
@@ -121,7 +122,7 @@ func (c *connector) install(cfg *pgxpool.Config) {
 	conn.TLSConfig, conn.Fallbacks, conn.Password = nil, nil, ""
 	conn.ChannelBinding, conn.RequireAuth, conn.SSLCertMode = "", "", ""
 	conn.ValidateConnect = nil
-	conn.ConnectTimeout = c.budget + time.Second // the loop ends by itself; this is for callers that look
+	conn.ConnectTimeout = c.budget + min(time.Second, math.MaxInt64-c.budget) // the loop ends by itself; this is for callers that look
 	conn.LookupFunc = func(_ context.Context, host string) ([]string, error) { return []string{host}, nil }
 	conn.DialFunc = c.dialer(c.login)
 	if c.targets[0].endpoint.Kind.isWriter() {

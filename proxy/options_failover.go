@@ -40,11 +40,11 @@ func WithPeerTimeout(d time.Duration) Option {
 // pool has no writer, and has the one that is promoted within milliseconds.
 //
 // Without arguments the instances are learned from the cluster
-// (aurora_replica_status()): a connect asks, before anything else is sent, if the last answer is
-// older than half a minute. Their names are formed after the cluster endpoint's. Where that does
-// not fit, as with a custom domain, give the names' pattern with a question mark for the
-// identifier, "?.abc.eu-west-1.rds.amazonaws.com", or the instances' names themselves,
-// which are then all there are.
+// (aurora_replica_status()): a connect asks, before anything else is sent, if none has for half a
+// minute. Where no answer comes within a second it is made anew, without the question. The
+// instances' names are formed after the cluster endpoint's. Where that does not fit, as with a
+// custom domain, give their pattern with a question mark for the identifier,
+// "?.abc.eu-west-1.rds.amazonaws.com", or the names themselves, which are then all there are.
 //
 // There is no watcher in the background, and nothing that keeps a Serverless cluster from
 // pausing: instances are only asked while somebody waits for a connection, and not while the

@@ -36,7 +36,7 @@ type rotation struct {
 	mu      sync.Mutex
 	current secrets.Credentials
 	of      uint64    // the question they were the answer to
-	since   time.Time // when they were first used
+	since   time.Time // when they were first used, by the wall clock: the other stands still in a frozen environment
 	users   []string  // that the source has named: two, if it alternates
 	refused refusals
 }
@@ -70,7 +70,7 @@ func (r *rotation) alternates(kind Kind) (one, other string) {
 // the question asked, in a login that began after so many refusals.
 func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked, refusals uint64, t *target) opening {
 	r.mu.Lock()
-	o := opening{generation: r.generation.Load(), retireAfter: rand.N(r.within + 1)}
+	o := opening{generation: r.generation.Load(), retireAfter: rand.N(max(r.within, 1))} // which is 0 for 0
 	r.refused.took(creds, refusals)
 	rotated, former := false, r.current.User
 	switch {
@@ -78,7 +78,7 @@ func (r *rotation) opened(ctx context.Context, creds secrets.Credentials, asked,
 		r.current, r.of = creds, max(r.of, asked)
 	case asked > r.of:
 		rotated = true
-		r.current, r.of, r.since = creds, asked, time.Now()
+		r.current, r.of, r.since = creds, asked, time.Now().Round(0)
 		o.generation = r.generation.Add(1)
 	default: // it took longer than a connection with newer ones
 		o.generation--

@@ -122,22 +122,37 @@ func refuse(code, message string) func(*dialogue) {
 
 // login lets anybody in and then answers every statement with an empty result.
 func login(d *dialogue) {
+	if d.letIn() {
+		d.serve()
+	}
+}
+
+// letIn lets anybody in, and reports whether somebody wanted to come in. The server may say more of
+// itself than the usual.
+func (d *dialogue) letIn(says ...*pgproto3.ParameterStatus) bool {
 	msg, err := d.startup()
 	if err != nil {
-		return
+		return false
 	}
 	if _, ok := msg.(*pgproto3.CancelRequest); ok {
 		d.server.cancels.Add(1)
-		return
+		return false
 	}
 	d.Send(&pgproto3.AuthenticationOk{})
 	d.Send(&pgproto3.ParameterStatus{Name: "server_version", Value: "17.9"})
 	d.Send(&pgproto3.ParameterStatus{Name: "standard_conforming_strings", Value: "on"})
 	d.Send(&pgproto3.ParameterStatus{Name: "client_encoding", Value: "UTF8"})
+	for _, status := range says {
+		d.Send(status)
+	}
 	d.Send(&pgproto3.BackendKeyData{ProcessID: 42, SecretKey: []byte{1, 2, 3, 4}})
 	d.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
-	_ = d.Flush()
-	d.serve()
+	return d.Flush() == nil
+}
+
+// standby is what a server says of its role: on or off.
+func standby(is string) *pgproto3.ParameterStatus {
+	return &pgproto3.ParameterStatus{Name: "in_hot_standby", Value: is}
 }
 
 // startup receives the startup message or CancelRequest, behind TLS if the client asks

@@ -103,8 +103,7 @@ func (c *connector) seek(ctx context.Context, tries *attempts, patient bool) (*h
 func drain(results <-chan sought, running int) {
 	for range running {
 		if r := <-results; r.conn != nil {
-			_, _ = r.conn.Conn.Write([]byte{'X', 0, 0, 0, terminateLen - 1})
-			_ = r.conn.Close()
+			r.conn.discard()
 		}
 	}
 }

@@ -207,3 +207,41 @@ func TestTwentyColdConnectsResolveAWSCredentialsOnce(t *testing.T) {
 		}
 	})
 }
+
+// Where the proxy is asked to check more tokens than it can, it has not looked at this one: it is tried
+// again after a while, however often, and the AWS credentials behind it are kept.
+func TestThrottledTokensAreTriedAgain(t *testing.T) {
+	t.Parallel()
+	trust := trusted(t) // made outside of virtual time
+	for _, code := range []string{"53300", "28000"} {
+		t.Run(code, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				var calls, logins atomic.Int64
+				throttled := refuse(code, "The IAM authentication failed because of too many competing requests.")
+				network := newPipes()
+				serveScripted(t, network, func(d *dialogue) {
+					if logins.Add(1) <= 3 {
+						throttled(d)
+						return
+					}
+					login(d)
+				})
+				provider := aws.CredentialsProviderFunc(func(context.Context) (aws.Credentials, error) {
+					calls.Add(1)
+					return aws.Credentials{AccessKeyID: "AKIDEXAMPLE", SecretAccessKey: password}, nil
+				})
+				start := time.Now()
+				conn, err := proxy.Connect(t.Context(), "postgres://app@"+proxyHost+"/orders", trust,
+					proxy.WithAWSConfig(aws.Config{Credentials: provider}), proxy.WithDialer(network.dial), proxy.WithLookup(loopback))
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = conn.Close(t.Context())
+				if n, took := calls.Load(), time.Since(start); n != 1 || took < 1500*time.Millisecond {
+					t.Errorf("AWS credentials were had %d times in %s", n, took)
+				}
+			})
+		})
+	}
+}

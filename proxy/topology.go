@@ -20,11 +20,10 @@ type topology struct {
 	cluster target // the endpoint
 	pattern string // of the instances' names, with a question mark; "" if they were given
 
-	mu        sync.Mutex
+	mu        sync.Mutex // times are the wall clock's: the other stands still in a frozen environment
 	instances []target
-	learned   time.Time
-	asking    bool
-	useless   bool // this server does not know its topology
+	asked     time.Time // when the last question was put, whatever became of it
+	useless   bool      // this server does not know its topology
 
 	// preferred is the instance that was found to be the writer when the endpoint led
 	// elsewhere. It is tried first for a while, because the endpoint goes on doing so.
@@ -108,7 +107,8 @@ const topologyQuery = `select server_id from pg_catalog.aurora_replica_status()
 	order by session_id <> 'MASTER_SESSION_ID'`
 
 // learn asks the server at hand for the instances, if it is time, and nobody else does.
-// The connect does not depend on the answer, unless asking has broken the connection.
+// The connect does not depend on the answer, unless asking has broken the connection, as it does when
+// the answer takes more than learnLimit. The next one does not ask again.
 func (t *topology) learn(ctx context.Context, pc *pgconn.PgConn, log *slog.Logger) error {
 	if !t.claimLearning() {
 		return nil
@@ -116,12 +116,9 @@ func (t *topology) learn(ctx context.Context, pc *pgconn.PgConn, log *slog.Logge
 	ctx, cancel := context.WithTimeout(ctx, learnLimit)
 	defer cancel()
 	results, err := pc.Exec(ctx, topologyQuery).ReadAll()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.asking = false
 	if err != nil {
 		if pgErr, ok := errors.AsType[*pgconn.PgError](err); ok && (pgErr.Code == "42883" || pgErr.Code == "42501") {
-			t.useless = true
+			t.giveUpLearning()
 		}
 		log.LogAttrs(ctx, slog.LevelWarn, "aurorapgx: the cluster's instances cannot be learned",
 			slog.String("endpoint", t.cluster.hostPort()), slog.String("error", err.Error()))
@@ -130,13 +127,14 @@ func (t *topology) learn(ctx context.Context, pc *pgconn.PgConn, log *slog.Logge
 		}
 		return nil
 	}
-	t.learned = time.Now()
 	var found []target
 	for _, result := range results {
 		for _, row := range result.Rows {
 			found = append(found, t.instance(strings.Replace(t.pattern, "?", string(row[0]), 1)))
 		}
 	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if len(found) > 0 {
 		t.instances = found
 	}
@@ -146,18 +144,28 @@ func (t *topology) learn(ctx context.Context, pc *pgconn.PgConn, log *slog.Logge
 func (t *topology) claimLearning() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.pattern == "" || t.useless || t.asking || time.Since(t.learned) < learnEvery {
+	if t.pattern == "" || t.useless {
 		return false
 	}
-	t.asking = true
+	now := time.Now().Round(0)
+	if age := now.Sub(t.asked); age >= 0 && age < learnEvery {
+		return false
+	}
+	t.asked = now
 	return true
+}
+
+func (t *topology) giveUpLearning() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.useless = true
 }
 
 // outdated has the next connect ask again: the cluster has changed.
 func (t *topology) outdated() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.learned = time.Time{}
+	t.asked = time.Time{}
 }
 
 // lead is where a connect tries first: nil for the cluster endpoint.
@@ -174,7 +182,7 @@ func (t *topology) lead() *target {
 func (t *topology) prefer(one *target) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.preferred, t.until = one, time.Now().Add(preferFor)
+	t.preferred, t.until = one, time.Now().Round(0).Add(preferFor)
 }
 
 // others are the places to look at beside lead.

@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"log/slog"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgproto3"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/aurorapgx/aurorapgx/proxy"
@@ -61,6 +64,102 @@ func TestFailoverOptionsAreChecked(t *testing.T) {
 				t.Errorf("%v does not say %q", err, c.want)
 			}
 		})
+	}
+}
+
+// writerOf is a server that says it is the writer, and answers the question for the cluster's instances,
+// which is all that it is asked, in its own way.
+func writerOf(instances func(d *dialogue)) func(*dialogue) {
+	return func(d *dialogue) {
+		if !d.letIn(standby("off")) {
+			return
+		}
+		for {
+			msg, err := d.Receive()
+			if _, ok := msg.(*pgproto3.Query); !ok || err != nil {
+				return
+			}
+			d.server.statements.Add(1)
+			instances(d)
+		}
+	}
+}
+
+// A server that takes longer for the question than anybody waits costs one connection in learnEvery, and
+// not each.
+func TestASlowAnswerAboutTheInstancesDoesNotKeepAnybodyOut(t *testing.T) {
+	t.Parallel()
+	trust := trusted(t) // made outside of virtual time
+	synctest.Test(t, func(t *testing.T) {
+		net := newPipes()
+		s := serveScripted(t, net, writerOf(silent))
+		pool, err := proxy.NewPool(t.Context(), "postgres://app:"+password+"@"+clusterHost+"/orders", trust,
+			proxy.WithTopology(), proxy.WithDialer(net.dial), proxy.WithLookup(loopback))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		connect := func(asked, accepted int64) {
+			t.Helper()
+			conn, err := pool.Acquire(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = conn.Hijack().Close(t.Context())
+			if s.statements.Load() != asked || s.accepted.Load() != accepted {
+				t.Errorf("%d questions in %d connects, want %d in %d", s.statements.Load(), s.accepted.Load(), asked, accepted)
+			}
+		}
+		connect(1, 2)
+		connect(1, 3)
+		time.Sleep(time.Minute)
+		connect(2, 5)
+	})
+}
+
+// logFunc is a slog.Handler of one function.
+type logFunc func(slog.Record)
+
+func (logFunc) Enabled(context.Context, slog.Level) bool           { return true }
+func (f logFunc) Handle(_ context.Context, line slog.Record) error { f(line); return nil }
+func (f logFunc) WithAttrs([]slog.Attr) slog.Handler               { return f }
+func (f logFunc) WithGroup(string) slog.Handler                    { return f }
+
+// Whoever is told that the instances cannot be learned may use the pool.
+func TestTheLogIsWrittenWithoutALock(t *testing.T) {
+	t.Parallel()
+	s := newScripted(t, writerOf(func(d *dialogue) {
+		d.Send(&pgproto3.ErrorResponse{Severity: "ERROR", Code: "42501", Message: "permission denied"})
+		d.Send(&pgproto3.ReadyForQuery{TxStatus: 'I'})
+		_ = d.Flush()
+	}))
+	var (
+		pool *pgxpool.Pool
+		told int
+	)
+	handler := logFunc(func(line slog.Record) {
+		if !strings.Contains(line.Message, "cannot be learned") {
+			return
+		}
+		told++
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		conn, err := pool.Acquire(ctx)
+		if err != nil {
+			t.Errorf("while the log is written: %v", err)
+			return
+		}
+		conn.Release()
+	})
+	pool = newPool(t, "postgres://app:"+password+"@"+clusterHost+":"+s.port()+"/orders", trusted(t),
+		proxy.WithTopology(), proxy.WithLookup(loopback), proxy.WithLogger(slog.New(handler)))
+	conn, err := pool.Acquire(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn.Release()
+	if told != 1 {
+		t.Errorf("told %d times", told)
 	}
 }
 

@@ -21,11 +21,6 @@ import (
 // whose name moves from server to server.
 func (k Kind) isWriter() bool { return k == KindWriter || k == KindGlobal }
 
-// moves reports whether the endpoint's name leads to different servers in turn.
-func (k Kind) moves() bool {
-	return k.isWriter() || k == KindReader || k == KindCustom
-}
-
 // isReader asks a server for its role. PostgreSQL 14 and later tell it with the login, in
 // in_hot_standby. Where that is missing, or has turned out to be no use because a server that
 // was taken for the writer answered 25006, the server is asked.
@@ -131,10 +126,12 @@ const (
 	nameEvery = 100 * time.Millisecond
 )
 
-// whileNamed returns a context that ends, with errMoved, when the target's name no longer leads to
-// addr: waiting for the old place to answer would be in vain. The caller calls stop.
+// whileNamed returns a context that ends, with errMoved, when a writer endpoint's name no longer leads
+// to addr: waiting for the old place to answer would be in vain. The name of a reader or custom endpoint
+// leads to another instance each time, which says nothing of the one before. The caller calls stop.
+// Source: https://docs.aws.amazon.com/whitepapers/latest/amazon-aurora-mysql-db-admin-handbook/load-balancing-with-the-reader-endpoint.html
 func (c *connector) whileNamed(ctx context.Context, t *target, addr string) (_ context.Context, stop func()) {
-	if !t.endpoint.Kind.moves() || t.addr != "" {
+	if !t.endpoint.Kind.isWriter() || t.addr != "" {
 		return ctx, func() {}
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
