@@ -51,6 +51,7 @@ type clientSession struct {
 	turn       *waiter // its place in the queue for a connection, when it had to wait before
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
+	midMessage bool       // under wmu: the client has a part of a message, and the rest is not written
 	lastActive atomic.Int64
 	watchdog   *time.Timer
 

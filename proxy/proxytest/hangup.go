@@ -19,10 +19,12 @@ func (s *clientSession) writeLocked(b []byte) error {
 	_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout))
 	_, err := s.conn.Write(b)
 	_ = s.raw.SetWriteDeadline(time.Time{})
+	s.midMessage = s.midMessage || err != nil
 	return err
 }
 
-// hangUp sends the client its last message and closes the proxy's half of the connection. The
+// hangUp sends the client its last message and closes the proxy's half of the connection. A client
+// that has a part of a message gets no last one, which it would take for the rest. The
 // other half is read on for a while: a socket that is closed with bytes unread takes back what the
 // client has not read either.
 func (s *clientSession) hangUp(last []byte) {
@@ -37,7 +39,7 @@ func (s *clientSession) hangUp(last []byte) {
 	_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout)) // for a writer that is stuck
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
-	if len(last) > 0 {
+	if len(last) > 0 && !s.midMessage {
 		_ = s.writeLocked(last)
 	}
 	// A connection without halves (net.Pipe) may have nobody at its other end to read TLS's goodbye.

@@ -276,7 +276,8 @@ const (
 
 // WithFailoverReply sets what clients in mid-transaction or mid-statement get from
 // [Proxy.StartFailover]. Both answers have been seen with RDS Proxy; the default is
-// [FailoverFatal].
+// [FailoverFatal]. A client that has a part of a message, and waits for the rest, is told nothing in
+// either case.
 func WithFailoverReply(r FailoverReply) Option { return func(c *config) { c.failoverReply = r } }
 
 // WithInitQuery runs SQL on every new database connection, as the proxy's initialization query

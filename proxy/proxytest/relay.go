@@ -21,6 +21,7 @@ func (s *clientSession) relay(db *dbConn) error {
 	if len(out) > 0 {
 		_, writeErr = s.conn.Write(out)
 	}
+	s.midMessage = db.rest > 0 || writeErr != nil
 	s.wmu.Unlock()
 	if release {
 		db.owner.Store(nil)
@@ -56,8 +57,8 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 		}
 		total := headerLen + body
 		whole := w.len() >= total
-		if !whole && total <= len(w.buf) && (kind == 'E' || kind == 'C' || kind == 'Z') {
-			break // read on: it has to be looked at
+		if !whole && total <= len(w.buf) && (release || kind == 'E' || kind == 'C' || kind == 'Z') {
+			break // read on: it has to be looked at, or is the next borrower's
 		}
 		frame := w.buf[w.r:min(w.r+total, w.w)]
 		w.r += len(frame)
