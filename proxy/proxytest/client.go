@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -52,22 +51,22 @@ type clientSession struct {
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
 	midMessage bool       // under wmu: the client has a part of a message, and the rest is not written
-	lastActive atomic.Int64
+	mu         sync.Mutex
+	db         *dbConn  // borrowed, nil if none is
+	due        exchange // with db
+	tx         byte     // transaction status of the last ReadyForQuery
+	group      uint64
+	dropping   int           // messages under way that drop all statements
+	dropGroup  uint64        // of the last of them
+	answered   chan struct{} // closed at the next answer, if the session waits for one
+	unsent     bool          // out holds messages that will not be answered
+	pinned     bool
+	ended      bool // the client is gone
+	hungUp     bool // the client was told that it is over
+	lostPin    bool // a failover took the connection this session was pinned to
+	waiting    bool // for a database connection
+	idleSince  time.Time
 	watchdog   *time.Timer
-
-	mu        sync.Mutex
-	db        *dbConn  // borrowed, nil if none is
-	due       exchange // with db
-	tx        byte     // transaction status of the last ReadyForQuery
-	group     uint64
-	dropping  int           // messages under way that drop all statements
-	dropGroup uint64        // of the last of them
-	answered  chan struct{} // closed at the next answer, if the session waits for one
-	unsent    bool          // out holds messages that will not be answered
-	pinned    bool
-	ended     bool // the client is gone
-	hungUp    bool // the client was told that it is over
-	lostPin   bool // a failover took the connection this session was pinned to
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin
@@ -238,7 +237,6 @@ func (s *clientSession) fill() error {
 		return err
 	}
 	err := s.in.fill()
-	s.lastActive.Store(time.Now().UnixNano())
 	if err != nil && s.isHungUp() {
 		return errHungUp
 	}

@@ -8,10 +8,13 @@ import (
 	"time"
 )
 
-// reply writes a message of the proxy's own to the client.
+// reply writes the proxy's own answer to a request.
 func (s *clientSession) reply(b []byte) error {
 	s.wmu.Lock()
 	defer s.wmu.Unlock()
+	s.mu.Lock()
+	s.idleSince = time.Now()
+	s.mu.Unlock()
 	return s.writeLocked(b)
 }
 

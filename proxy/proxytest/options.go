@@ -212,8 +212,9 @@ func WithBorrowTimeoutReply(r BorrowTimeoutReply) Option {
 	return func(c *config) { c.borrowReply = r }
 }
 
-// WithIdleClientTimeout sets how long a client connection may stay silent before the proxy closes
-// it (IdleClientTimeout); 0 means for ever. The default is 1800 s, as it is with RDS Proxy
+// WithIdleClientTimeout sets how long after its previous request was completed a client may be without
+// a new one before the proxy closes its connection (IdleClientTimeout); 0 means for ever. A client that waits
+// for an answer, or for a database connection, is not idle. The default is 1800 s, as it is with RDS Proxy
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html).
 func WithIdleClientTimeout(d time.Duration) Option { return func(c *config) { c.idleTimeout = d } }
 

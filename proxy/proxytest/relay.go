@@ -7,6 +7,7 @@ package proxytest
 import (
 	"bytes"
 	"log/slog"
+	"time"
 )
 
 // relay passes on what is in the connection's window, in one write, and gives the connection back
@@ -14,7 +15,11 @@ import (
 func (s *clientSession) relay(db *dbConn) error {
 	s.wmu.Lock()
 	s.mu.Lock()
+	asked := s.due.len() > 0
 	out, release, err := s.scan(db)
+	if asked && s.due.len() == 0 {
+		s.idleSince = time.Now()
+	}
 	s.wake()
 	s.mu.Unlock()
 	var writeErr error
