@@ -51,22 +51,23 @@ type clientSession struct {
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
 	midMessage bool       // under wmu: the client has a part of a message, and the rest is not written
-	mu         sync.Mutex
-	db         *dbConn  // borrowed, nil if none is
-	due        exchange // with db
-	tx         byte     // transaction status of the last ReadyForQuery
-	group      uint64
-	dropping   int           // messages under way that drop all statements
-	dropGroup  uint64        // of the last of them
-	answered   chan struct{} // closed at the next answer, if the session waits for one
-	unsent     bool          // out holds messages that will not be answered
-	pinned     bool
-	ended      bool // the client is gone
-	hungUp     bool // the client was told that it is over
-	lostPin    bool // a failover took the connection this session was pinned to
-	waiting    bool // for a database connection
-	idleSince  time.Time
-	watchdog   *time.Timer
+
+	mu        sync.Mutex
+	db        *dbConn  // borrowed, nil if none is
+	due       exchange // with db
+	tx        byte     // transaction status of the last ReadyForQuery
+	group     uint64
+	dropping  int           // messages under way that drop all statements
+	dropGroup uint64        // of the last of them
+	answered  chan struct{} // closed at the next answer, if the session waits for one
+	unsent    bool          // out holds messages that will not be answered
+	pinned    bool
+	ended     bool // the client is gone
+	hungUp    bool // the client is told, or about to be, that it is over
+	lostPin   bool // a failover took the connection this session was pinned to
+	waiting   bool // for a database connection
+	idleSince time.Time
+	watchdog  *time.Timer
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin

@@ -26,19 +26,32 @@ func (s *clientSession) writeLocked(b []byte) error {
 	return err
 }
 
-// hangUp sends the client its last message and closes the proxy's half of the connection. A client
+// hangUp ends the client connection with a last message.
+func (s *clientSession) hangUp(last []byte) {
+	s.mu.Lock()
+	over := s.end()
+	s.wake()
+	s.mu.Unlock()
+	if over {
+		s.sayGoodbye(last)
+	}
+}
+
+// end decides that the client connection is over. It is false if that was decided before; or else
+// sayGoodbye is to follow. mu is held.
+func (s *clientSession) end() bool {
+	if s.hungUp {
+		return false
+	}
+	s.hungUp = true
+	return true
+}
+
+// sayGoodbye sends the client its last message and closes the proxy's half of the connection. A client
 // that has a part of a message gets no last one, which it would take for the rest. The
 // other half is read on for a while: a socket that is closed with bytes unread takes back what the
 // client has not read either.
-func (s *clientSession) hangUp(last []byte) {
-	s.mu.Lock()
-	already := s.hungUp
-	s.hungUp = true
-	s.wake()
-	s.mu.Unlock()
-	if already {
-		return
-	}
+func (s *clientSession) sayGoodbye(last []byte) {
 	_ = s.raw.SetWriteDeadline(time.Now().Add(writeTimeout)) // for a writer that is stuck
 	s.wmu.Lock()
 	defer s.wmu.Unlock()

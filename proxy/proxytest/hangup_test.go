@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"log/slog"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -101,3 +103,57 @@ func TestHalfAMessageIsNotSplitBetweenClients(t *testing.T) {
 		}
 	}
 }
+
+// A session whose database connection is lost in a transaction runs nothing of what is left of it on
+// another connection, and answers nothing of it.
+func TestNothingRunsAfterTheLoss(t *testing.T) {
+	t.Parallel()
+	for _, rest := range []string{"Q insert", "S"} {
+		t.Run(rest, func(t *testing.T) {
+			t.Parallel()
+			lost, goOn := make(chan struct{}, 2), make(chan struct{})
+			log := logHook(func(message string) { // holds the loss up before the client is told
+				if strings.HasSuffix(message, "was lost.") {
+					lost <- struct{}{}
+					<-goOn
+				}
+			})
+			begun := encode(&pgproto3.CommandComplete{CommandTag: []byte("BEGIN")}, &pgproto3.ReadyForQuery{TxStatus: 'T'})
+			px := startScripted(t, scripted(func(conn net.Conn, w *window) {
+				if _, _, err := readFrame(w); err == nil {
+					_, _ = conn.Write(begun)
+					_ = conn.Close()
+				}
+			}), WithLogger(slog.New(log)))
+			client := dialPipeline(t, px).conn
+			if _, err := client.Write(pipeline("Q begin")); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(client, make([]byte, len(begun))); err != nil {
+				t.Fatal(err)
+			}
+			<-lost
+			if _, err := client.Write(pipeline(rest)); err != nil {
+				t.Error(err)
+			}
+			if answer, err := io.ReadAll(client); err != nil || len(answer) > 0 {
+				t.Errorf("%q, %v", answer, err)
+			}
+			if st := px.Stats(); st.DatabaseConnectionsBorrowRequests != 1 {
+				t.Errorf("%d borrowed, want 1", st.DatabaseConnectionsBorrowRequests)
+			}
+			close(goOn)
+		})
+	}
+}
+
+// logHook is called with each line of a log, and keeps none.
+type logHook func(message string)
+
+func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
+func (h logHook) Handle(_ context.Context, r slog.Record) error {
+	h(r.Message)
+	return nil
+}
+func (h logHook) WithAttrs([]slog.Attr) slog.Handler { return h }
+func (h logHook) WithGroup(string) slog.Handler      { return h }

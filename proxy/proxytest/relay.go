@@ -166,7 +166,9 @@ func (s *clientSession) detach() {
 	}
 }
 
-// databaseLost is called when the borrowed connection has ended. cut says that a failover did it.
+// databaseLost is called when the borrowed connection has ended. cut says that a failover did it. A
+// session that ends with it is marked before anybody can see that it has no connection: it would
+// borrow another for the rest of what it was sent.
 func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 	s.mu.Lock()
 	if s.db != db {
@@ -175,22 +177,19 @@ func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 	}
 	between := s.due.quiet() && s.tx == 'I' && !s.unsent
 	s.detach()
+	s.lostPin = cut && between
+	over := !s.ended && !s.lostPin && s.end()
 	s.wake()
-	ended := s.ended
-	if cut && between {
-		s.lostPin = true
-	}
-	lostPin := s.lostPin
 	s.mu.Unlock()
-	if ended || lostPin {
+	if !over {
 		return
 	}
 	s.logf(slog.LevelInfo, "The database connection [dbConnection=%d] was lost.", db.id)
 	if cut && (s.p.cfg.failoverReply == FailoverFatal || db.switchover) {
-		s.hangUp(failoverError())
+		s.sayGoodbye(failoverError())
 		return
 	}
-	s.hangUp(nil)
+	s.sayGoodbye(nil)
 }
 
 func failoverError() []byte { return errorResponse("FATAL", failoverCode, failoverText) }

@@ -39,13 +39,16 @@ func (s *clientSession) watch(born time.Time) {
 	next := s.untilCheck(born, now)
 	if next > 0 {
 		s.watchdog.Reset(next)
+	} else {
+		s.end()
+		s.wake()
 	}
 	s.mu.Unlock()
 	if next > 0 {
 		return
 	}
 	s.logf(slog.LevelDebug, "The client connection is closed: it was idle, or has lived, for too long.")
-	s.hangUp(nil)
+	s.sayGoodbye(nil)
 }
 
 // busy says whether a request is under way. mu is held.
