@@ -5,11 +5,13 @@ package proxytest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
@@ -145,6 +147,62 @@ func TestNothingRunsAfterTheLoss(t *testing.T) {
 			close(goOn)
 		})
 	}
+}
+
+// A switchover ends clients at any moment, also while they go over to TLS. The race detector looks on.
+func TestHangUpInTheHandshake(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	px := NewProxy(t, "", WithUser("app", "x"), WithListener(loneListener{l}))
+	conn := &lastFlightConn{Conn: dialSSL(t, px), before: func() {
+		px.mu.Lock()
+		defer px.mu.Unlock()
+		for s := range px.sessions {
+			go s.hangUp(nil) // who waited for it would order the two
+		}
+	}}
+	if err := tls.Client(conn, clientTLS(px)).Handshake(); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.Close()
+	for deadline := time.Now().Add(5 * time.Second); px.Stats().ClientConnections > 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the session goes on")
+		}
+	}
+}
+
+// loneListener accepts connections on which a hang-up does nothing: each call would be one more thing
+// that orders it and the handshake.
+type loneListener struct{ net.Listener }
+
+func (l loneListener) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	return loneConn{conn}, err
+}
+
+type loneConn struct{ net.Conn }
+
+func (loneConn) CloseWrite() error                { return nil }
+func (loneConn) SetReadDeadline(time.Time) error  { return nil }
+func (loneConn) SetWriteDeadline(time.Time) error { return nil }
+
+// lastFlightConn calls a function before the client's last part of a TLS handshake is sent.
+type lastFlightConn struct {
+	net.Conn
+
+	writes int
+	before func()
+}
+
+func (c *lastFlightConn) Write(b []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		c.before()
+	}
+	return c.Conn.Write(b)
 }
 
 // logHook is called with each line of a log, and keeps none.
