@@ -114,15 +114,20 @@ func (r *runningProxy) summary() proxySummary {
 	return sum
 }
 
-// users are those of the settings, and the backend's own.
+// users are those of the settings, and the backend's own, with how they sign in.
 func (r *runningProxy) users() []proxyUser {
-	users := r.s.Users
+	users := slices.Clone(r.s.Users)
+	if r.s.EndToEndIAM { // none of them by password
+		for i := range users {
+			users[i].Auth = "iam"
+		}
+	}
 	for _, u := range users {
 		if u.Name == r.s.database.User {
 			return users
 		}
 	}
-	return append(slices.Clip(users), proxyUser{Name: r.s.database.User, Auth: "iam"})
+	return append(users, proxyUser{Name: r.s.database.User, Auth: "iam"})
 }
 
 func backendName(r *runningProxy) string {

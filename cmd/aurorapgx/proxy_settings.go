@@ -92,7 +92,7 @@ func (p *program) proxyFlags(s *proxySettings) (f *flags, config *string) {
 	f.StringVar(&s.EndpointName, "endpoint-name", s.EndpointName, "the `NAME` of the proxy endpoint; the default endpoint if left out")
 	f.IntVar(&s.MaxConnections, "max-connections", s.MaxConnections, "`N` database connections at most")
 	f.TextVar(&s.BorrowTimeout, "borrow-timeout", s.BorrowTimeout, "how long a statement waits for a database connection, a `TIME`")
-	f.TextVar(&s.IdleClientTimeout, "idle-client-timeout", s.IdleClientTimeout, "how long a client may be silent, a `TIME`; 0s for ever")
+	f.TextVar(&s.IdleClientTimeout, "idle-client-timeout", s.IdleClientTimeout, "how long a client may be without a request, a `TIME`; 0s for ever")
 	f.StringVar(&s.InitQuery, "init-query", s.InitQuery, "`SQL` that is run on every new database connection")
 	f.IntVar(&s.MaxClientConnections, "max-client-connections", s.MaxClientConnections, "`N` client connections at most; 0 for no limit")
 	f.IntVar(&s.ClientConnectionRate, "client-connection-rate", s.ClientConnectionRate, "`N` new client connections per second at most; 0 for no limit")

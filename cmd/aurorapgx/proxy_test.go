@@ -204,7 +204,7 @@ func TestProxySummaryForPeople(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, stderr.String())
 	}
 	for _, want := range []string{
-		"in front of database orders on db.example:5432\n", "  connect    postgres://ann@localhost:", "ann: password (SCRAM-SHA-256)\n", "app: IAM token\n",
+		"in front of database orders on db.example:5432\n", "  connect    postgres://ann@localhost:", "ann: IAM token\n", "app: IAM token\n",
 		"every user: IAM token\n", "(removed at the end)\n", "  IAM token  AWS_SHARED_CREDENTIALS_FILE=", "  status     http://127.0.0.1:",
 	} {
 		if !strings.Contains(stdout.String(), want) {

@@ -419,7 +419,16 @@ func throughProxy(t testing.TB, px *proxytest.Proxy, dsn string) string {
 // wireTo signs in and leaves the connection to whoever wants to speak the protocol by hand.
 func wireTo(t testing.TB, url string) net.Conn {
 	t.Helper()
-	conn, err := pgconn.Connect(t.Context(), url)
+	cfg, err := pgconn.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reader io.Reader // pgconn's own: behind a write that was slow, it has begun to read
+	cfg.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
+		reader = r
+		return pgproto3.NewFrontend(r, w)
+	}
+	conn, err := pgconn.ConnectConfig(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -429,8 +438,16 @@ func wireTo(t testing.TB, url string) net.Conn {
 	}
 	t.Cleanup(func() { _ = hijacked.Conn.Close() })
 	_ = hijacked.Conn.SetDeadline(time.Now().Add(time.Minute))
-	return hijacked.Conn
+	return wireConn{hijacked.Conn, reader}
 }
+
+type wireConn struct {
+	net.Conn
+
+	reader io.Reader
+}
+
+func (c wireConn) Read(b []byte) (int, error) { return c.reader.Read(b) }
 
 // converse goes through the steps and returns what came back in each. Process ids are made 0.
 func converse(t testing.TB, conn net.Conn, steps []step, chunk func() int, before func(int)) (got [][]byte) {

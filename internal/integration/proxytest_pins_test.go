@@ -298,6 +298,28 @@ func TestStrictSessions(t *testing.T) {
 	}
 }
 
+// TestStrictSessionsOfARole asks for settings that its role and its database have: nobody left them.
+func TestStrictSessionsOfARole(t *testing.T) {
+	t.Parallel()
+	dsn := database(t, shared)
+	admin(t, shared, "alter database "+name(t, dsn)+" set app.region = 'eu'")
+	admin(t, shared, "alter role "+appUser+" in database "+name(t, dsn)+" set app.shop = 'books = all'")
+	px := proxytest.NewProxy(t, dsn, proxytest.WithStrictSessions(), proxytest.WithMaxConnections(1))
+	pool := newPool(t, px.URL(appUser, name(t, dsn)), signedBy(px), proxy.WithMaxConns(1))
+	var got string
+	err := pool.QueryRow(t.Context(), "select current_setting('app.region') || ' ' || current_setting('app.shop')").Scan(&got)
+	if err != nil || got != "eu books = all" {
+		t.Errorf("%q, %v", got, err)
+	}
+	if leaks := px.Leaks(); len(leaks) != 0 {
+		t.Errorf("leaks of nothing: %+v", leaks)
+	}
+	exec(t, pool, "do $$ begin perform set_config('app.region', 'us', false); end $$")
+	if leaks := px.Leaks(); len(leaks) != 1 || leaks[0].Name != "app.region" {
+		t.Errorf("%+v", leaks)
+	}
+}
+
 // TestStrictSessionsUnderLoad inspects between transactions that come as fast as they can. Nobody waits
 // for ever, nobody sees a stranger's answer, and what leaks once is reported once.
 func TestStrictSessionsUnderLoad(t *testing.T) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -80,7 +81,8 @@ func (cp *connPool) open(ctx context.Context, info startupInfo) (*dbConn, error)
 	db.inspector.baseline = baseline
 	cp.mu.Lock()
 	defer cp.mu.Unlock()
-	if cp.epoch != epoch || cp.down || cp.closed || t.down { // a failover came in between
+	gone := t.down || !slices.Contains(cp.targets, t)
+	if cp.epoch != epoch || cp.down || cp.closed || gone { // a failover came in between, or the reader went
 		db.terminate()
 		return nil, errNotReady
 	}

@@ -112,14 +112,26 @@ func (s *clientSession) borrow() (*dbConn, error) {
 	return db, nil
 }
 
+// setWaiting notes that the session begins to wait for a database connection, or has waited.
+func (s *clientSession) setWaiting(waiting bool) {
+	s.mu.Lock()
+	s.waiting, s.idleSince = waiting, time.Now() // it is idle for no longer when it is about to use what it got
+	s.mu.Unlock()
+	if waiting {
+		s.p.counters.borrowWaiting.Add(1)
+	} else {
+		s.p.counters.borrowWaiting.Add(-1)
+	}
+}
+
 // wait queues for a database connection until the borrow timeout, or until the client goes away.
 func (s *clientSession) wait(start time.Time) (*dbConn, error) {
 	timeout := s.p.cfg.borrowTimeout
 	if timeout <= 0 {
 		return nil, errBorrowTimeout
 	}
-	s.p.counters.borrowWaiting.Add(1)
-	defer s.p.counters.borrowWaiting.Add(-1)
+	s.setWaiting(true)
+	defer s.setWaiting(false)
 	if s.turn == nil {
 		s.turn = &waiter{key: s.info.key, offers: make(chan offer, 2)}
 	}

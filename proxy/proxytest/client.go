@@ -10,7 +10,6 @@ import (
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -51,8 +50,7 @@ type clientSession struct {
 	turn       *waiter // its place in the queue for a connection, when it had to wait before
 
 	wmu        sync.Mutex // orders writes to conn; taken before mu
-	lastActive atomic.Int64
-	watchdog   *time.Timer
+	midMessage bool       // under wmu: the client has a part of a message, and the rest is not written
 
 	mu        sync.Mutex
 	db        *dbConn  // borrowed, nil if none is
@@ -65,8 +63,11 @@ type clientSession struct {
 	unsent    bool          // out holds messages that will not be answered
 	pinned    bool
 	ended     bool // the client is gone
-	hungUp    bool // the client was told that it is over
+	hungUp    bool // the client is told, or about to be, that it is over
 	lostPin   bool // a failover took the connection this session was pinned to
+	waiting   bool // for a database connection
+	idleSince time.Time
+	watchdog  *time.Timer
 
 	names     map[string]*statement
 	portals   map[string]*statement // of statements that pin
@@ -237,7 +238,6 @@ func (s *clientSession) fill() error {
 		return err
 	}
 	err := s.in.fill()
-	s.lastActive.Store(time.Now().UnixNano())
 	if err != nil && s.isHungUp() {
 		return errHungUp
 	}

@@ -19,7 +19,7 @@ type ClientConnection struct {
 	DatabaseConnection uint64    // the number of the database connection it has borrowed, 0 if none
 	InTransaction      bool      // it has borrowed that for a transaction
 	Pinned             bool      // it keeps it until it ends
-	LastActive         time.Time // when it last sent something
+	LastActive         time.Time // when its last request was completed, or it signed in; this moment, if a request is under way
 }
 
 // A DatabaseConnection is a connection of the pool, as it was at one moment.
@@ -46,10 +46,11 @@ func (p *Proxy) ClientConnections() []ClientConnection {
 			ID: s.id, RemoteAddr: s.remote, User: s.info.user, Database: s.info.database,
 			Application: s.info.params["application_name"],
 		}
-		if at := s.lastActive.Load(); at != 0 {
-			c.LastActive = time.Unix(0, at)
-		}
 		s.mu.Lock()
+		c.LastActive = s.idleSince
+		if s.busy() {
+			c.LastActive = time.Now()
+		}
 		c.Pinned = s.pinned
 		if s.db != nil {
 			c.DatabaseConnection, c.InTransaction = s.db.id, s.tx != 'I'

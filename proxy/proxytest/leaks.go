@@ -70,12 +70,14 @@ const (
 //
 // PostgreSQL does not list settings that no library has defined, such as the app.tenant of row-level
 // security; one can only ask for them by name. So it asks for whatever looks like such a name in
-// functions and policies of the database and in the statements that were run (%s).
+// functions and policies of the database and in the statements that were run (%s), and for those that
+// ALTER ROLE and ALTER DATABASE set.
 const stateQuery = `with src(t) as (
   select p.prosrc from pg_catalog.pg_proc p, pg_catalog.pg_language l
     where p.prolang = l.oid and l.lanname not in ('c', 'internal') and p.pronamespace not in ('pg_catalog'::pg_catalog.regnamespace, 'information_schema'::pg_catalog.regnamespace)
   union all select pg_catalog.pg_get_expr(p.polqual, p.polrelid) from pg_catalog.pg_policy p
   union all select pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid) from pg_catalog.pg_policy p
+  union all select pg_catalog.split_part(c.c, '=', 1) from pg_catalog.pg_db_role_setting s, pg_catalog.unnest(s.setconfig) c(c)
   union all select '%s'
 ), custom(n) as (
   select distinct pg_catalog.lower((pg_catalog.regexp_matches(src.t, '[A-Za-z_][A-Za-z0-9_$]*(?:[.][A-Za-z_][A-Za-z0-9_$]*)+', 'g'))[1]) from src

@@ -129,6 +129,14 @@ func TestEndToEndIAMWantsTokens(t *testing.T) {
 	p := NewProxy(t, "", WithEndToEndIAM())
 	_, err := login(t, p, "anyone", "a password")
 	wantRefusal(t, err, "28000", "Enable IAM authentication for the client connection to the proxy and try again.")
+	// Any database user may sign in with one, also a user whose secret has been there and is not any more.
+	p.SetUser("former", "secret")
+	p.RemoveUser("former")
+	for _, user := range []string{"anyone", "former"} {
+		if _, err := login(t, p, user, sign(t, p.iam.endpoint, p.Region(), user, p.Credentials())); err != nil {
+			t.Errorf("%s: %v", user, err)
+		}
+	}
 }
 
 func TestEndpointName(t *testing.T) {

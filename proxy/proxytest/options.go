@@ -212,8 +212,9 @@ func WithBorrowTimeoutReply(r BorrowTimeoutReply) Option {
 	return func(c *config) { c.borrowReply = r }
 }
 
-// WithIdleClientTimeout sets how long a client connection may stay silent before the proxy closes
-// it (IdleClientTimeout); 0 means for ever. The default is 1800 s, as it is with RDS Proxy
+// WithIdleClientTimeout sets how long after its previous request was completed a client may be without
+// a new one before the proxy closes its connection (IdleClientTimeout); 0 means for ever. A client that waits
+// for an answer, or for a database connection, is not idle. The default is 1800 s, as it is with RDS Proxy
 // (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-connections.html).
 func WithIdleClientTimeout(d time.Duration) Option { return func(c *config) { c.idleTimeout = d } }
 
@@ -276,7 +277,8 @@ const (
 
 // WithFailoverReply sets what clients in mid-transaction or mid-statement get from
 // [Proxy.StartFailover]. Both answers have been seen with RDS Proxy; the default is
-// [FailoverFatal].
+// [FailoverFatal]. A client that has a part of a message, and waits for the rest, is told nothing in
+// either case.
 func WithFailoverReply(r FailoverReply) Option { return func(c *config) { c.failoverReply = r } }
 
 // WithInitQuery runs SQL on every new database connection, as the proxy's initialization query

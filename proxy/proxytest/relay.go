@@ -7,6 +7,7 @@ package proxytest
 import (
 	"bytes"
 	"log/slog"
+	"time"
 )
 
 // relay passes on what is in the connection's window, in one write, and gives the connection back
@@ -14,13 +15,18 @@ import (
 func (s *clientSession) relay(db *dbConn) error {
 	s.wmu.Lock()
 	s.mu.Lock()
+	asked := s.due.len() > 0
 	out, release, err := s.scan(db)
+	if asked && s.due.len() == 0 {
+		s.idleSince = time.Now()
+	}
 	s.wake()
 	s.mu.Unlock()
 	var writeErr error
 	if len(out) > 0 {
 		_, writeErr = s.conn.Write(out)
 	}
+	s.midMessage = db.rest > 0 || writeErr != nil
 	s.wmu.Unlock()
 	if release {
 		db.owner.Store(nil)
@@ -56,8 +62,8 @@ func (s *clientSession) scan(db *dbConn) (out []byte, release bool, err error) {
 		}
 		total := headerLen + body
 		whole := w.len() >= total
-		if !whole && total <= len(w.buf) && (kind == 'E' || kind == 'C' || kind == 'Z') {
-			break // read on: it has to be looked at
+		if !whole && total <= len(w.buf) && (release || kind == 'E' || kind == 'C' || kind == 'Z') {
+			break // read on: it has to be looked at, or is the next borrower's
 		}
 		frame := w.buf[w.r:min(w.r+total, w.w)]
 		w.r += len(frame)
@@ -160,7 +166,9 @@ func (s *clientSession) detach() {
 	}
 }
 
-// databaseLost is called when the borrowed connection has ended. cut says that a failover did it.
+// databaseLost is called when the borrowed connection has ended. cut says that a failover did it. A
+// session that ends with it is marked before anybody can see that it has no connection: it would
+// borrow another for the rest of what it was sent.
 func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 	s.mu.Lock()
 	if s.db != db {
@@ -169,22 +177,19 @@ func (s *clientSession) databaseLost(db *dbConn, cut bool) {
 	}
 	between := s.due.quiet() && s.tx == 'I' && !s.unsent
 	s.detach()
+	s.lostPin = cut && between
+	over := !s.ended && !s.lostPin && s.end()
 	s.wake()
-	ended := s.ended
-	if cut && between {
-		s.lostPin = true
-	}
-	lostPin := s.lostPin
 	s.mu.Unlock()
-	if ended || lostPin {
+	if !over {
 		return
 	}
 	s.logf(slog.LevelInfo, "The database connection [dbConnection=%d] was lost.", db.id)
 	if cut && (s.p.cfg.failoverReply == FailoverFatal || db.switchover) {
-		s.hangUp(failoverError())
+		s.sayGoodbye(failoverError())
 		return
 	}
-	s.hangUp(nil)
+	s.sayGoodbye(nil)
 }
 
 func failoverError() []byte { return errorResponse("FATAL", failoverCode, failoverText) }

@@ -112,7 +112,7 @@ func (s *clientSession) signedIn() error {
 	d := s.p.users
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, ok := d.users[s.info.user]; !ok {
+	if _, ok := d.secret(s.info.user); !ok {
 		return &refusal{code: "28000", message: fillIn(noCredentialsText, s.info.user)}
 	}
 	d.sessions[s] = s.info.user

@@ -125,6 +125,8 @@ func (s *clientSession) startTLS() error {
 	if err := conn.HandshakeContext(s.p.ctx); err != nil {
 		return err
 	}
+	s.wmu.Lock()
+	defer s.wmu.Unlock()
 	s.conn, s.secure = conn, true
 	return nil
 }

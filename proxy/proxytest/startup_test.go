@@ -21,6 +21,16 @@ import (
 // dialTLS connects and negotiates TLS as a client does.
 func dialTLS(t *testing.T, p *Proxy) net.Conn {
 	t.Helper()
+	return tls.Client(dialSSL(t, p), clientTLS(p))
+}
+
+func clientTLS(p *Proxy) *tls.Config {
+	return &tls.Config{RootCAs: p.RootCAs(), ServerName: p.Host(), MinVersion: tls.VersionTLS12}
+}
+
+// dialSSL connects, and asks for TLS, which the proxy expects next.
+func dialSSL(t *testing.T, p *Proxy) net.Conn {
+	t.Helper()
 	conn := dialRaw(t, p)
 	if _, err := conn.Write(binary.BigEndian.AppendUint32([]byte{0, 0, 0, 8}, codeSSLRequest)); err != nil {
 		t.Fatal(err)
@@ -29,7 +39,7 @@ func dialTLS(t *testing.T, p *Proxy) net.Conn {
 	if _, err := io.ReadFull(conn, answer); err != nil || answer[0] != 'S' {
 		t.Fatalf("SSLRequest: %q, %v", answer, err)
 	}
-	return tls.Client(conn, &tls.Config{RootCAs: p.RootCAs(), ServerName: p.Host(), MinVersion: tls.VersionTLS12})
+	return conn
 }
 
 func dialRaw(t *testing.T, p *Proxy) net.Conn {

@@ -53,10 +53,7 @@ func newUserDirectory(c config, backend *pgconn.Config) *userDirectory {
 func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	secret, ok = d.users[name]
-	if !ok && d.fallback != nil {
-		secret, ok = *d.fallback, true
-	}
+	secret, ok = d.secret(name)
 	switch d.mode {
 	case AuthIAM:
 		secret.iam = true
@@ -65,6 +62,15 @@ func (d *userDirectory) find(name string) (secret userSecret, ok bool) {
 	case AuthMD5:
 		secret.iam, secret.md5 = false, true
 	case AuthPerUser:
+	}
+	return secret, ok
+}
+
+// secret is a user's, or else the one for users without. mu is held.
+func (d *userDirectory) secret(name string) (secret userSecret, ok bool) {
+	secret, ok = d.users[name]
+	if !ok && d.fallback != nil {
+		return *d.fallback, true
 	}
 	return secret, ok
 }
@@ -99,7 +105,7 @@ func (p *Proxy) SetUser(name, password string) {
 }
 
 // RemoveUser makes the proxy forget a user's secret: further logins are refused with 28000 "no
-// credentials for the role".
+// credentials for the role", unless [WithEndToEndIAM] asks for no secret.
 func (p *Proxy) RemoveUser(name string) {
 	p.users.mu.Lock()
 	defer p.users.mu.Unlock()

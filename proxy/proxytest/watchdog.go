@@ -8,14 +8,13 @@ import (
 // startWatchdog closes the session when it has been idle, or has lived, too long. One timer does
 // both; activity does not reset it, it only looks later.
 func (s *clientSession) startWatchdog() {
-	now := time.Now()
-	s.lastActive.Store(now.UnixNano())
-	idle, life := s.p.cfg.idleTimeout, s.p.cfg.clientLifetime
-	if idle <= 0 && life <= 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := time.Now()
+	s.idleSince = now
+	if s.p.cfg.idleTimeout <= 0 && s.p.cfg.clientLifetime <= 0 {
+		return
+	}
 	s.watchdog = time.AfterFunc(s.untilCheck(now, now), func() { s.watch(now) })
 }
 
@@ -29,31 +28,37 @@ func (s *clientSession) stopWatchdog() {
 
 func (s *clientSession) watch(born time.Time) {
 	s.mu.Lock()
-	busy := s.due.len() > 0
-	ended := s.ended || s.hungUp
-	s.mu.Unlock()
-	if ended {
-		return
-	}
-	now := time.Now()
-	if busy {
-		s.lastActive.Store(now.UnixNano())
-	}
-	if next := s.untilCheck(born, now); next > 0 {
-		s.mu.Lock()
-		s.watchdog.Reset(next)
+	if s.ended || s.hungUp {
 		s.mu.Unlock()
 		return
 	}
+	now := time.Now()
+	if s.busy() {
+		s.idleSince = now
+	}
+	next := s.untilCheck(born, now)
+	if next > 0 {
+		s.watchdog.Reset(next)
+	} else {
+		s.end()
+		s.wake()
+	}
+	s.mu.Unlock()
+	if next > 0 {
+		return
+	}
 	s.logf(slog.LevelDebug, "The client connection is closed: it was idle, or has lived, for too long.")
-	s.hangUp(nil)
+	s.sayGoodbye(nil)
 }
 
-// untilCheck is how long the session may go on if nothing happens.
+// busy says whether a request is under way. mu is held.
+func (s *clientSession) busy() bool { return s.waiting || s.due.len() > 0 }
+
+// untilCheck is how long the session may go on if nothing happens. mu is held.
 func (s *clientSession) untilCheck(born, now time.Time) time.Duration {
 	next := time.Duration(1<<63 - 1)
 	if idle := s.p.cfg.idleTimeout; idle > 0 {
-		next = idle - time.Duration(now.UnixNano()-s.lastActive.Load())
+		next = idle - now.Sub(s.idleSince)
 	}
 	if life := s.p.cfg.clientLifetime; life > 0 {
 		next = min(next, life-now.Sub(born))
