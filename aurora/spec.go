@@ -2,6 +2,7 @@ package aurora
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -262,8 +263,12 @@ type Alarms struct {
 	// publishes one value a minute. Default 5 minutes. An alarm on something sustained
 	// needs 5 of 6 data points, so that a peak that scaling deals with is none.
 	Period time.Duration `json:"period,omitempty"`
-	// ACUPercent is the share of the maximum capacity an instance may use, sustained.
-	// Default 80.
+	// ACUPercent is the share of the maximum capacity an instance may use, sustained. It
+	// must be more than Capacity.Min is of Capacity.Max: what is measured is the capacity
+	// an instance has, of which even an idle one has the minimum, so the alarm would
+	// always be on. Default 80, or half-way from minimum to maximum where that is more.
+	// Where the two are the same there are no alarms on capacity.
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-serverless-v2.setting-capacity.html
 	ACUPercent int `json:"acuPercent,omitempty"`
 	// PinnedSessions is how many pinned sessions are too many, sustained. Default 10.
 	PinnedSessions int `json:"pinnedSessions,omitempty"`
@@ -322,7 +327,7 @@ func (s Spec) WithDefaults() Spec {
 		set(&s.Insights.Days, map[bool]int{false: 7, true: 465}[s.Insights.Advanced])
 	}
 	set(&s.Backup.Days, 7)
-	s.Alarms = s.Alarms.withDefaults()
+	s.Alarms = s.Alarms.withDefaults(s.Capacity)
 	s.DataAPI = s.DataAPI || s.BootstrapAtDeploy || s.rotatesInStack()
 	s.Tags = maps.Clone(s.Tags)
 	s.Overrides = slices.Clone(s.Overrides)
@@ -360,17 +365,22 @@ func (p Proxy) withDefaults() Proxy {
 	return p
 }
 
-func (a Alarms) withDefaults() Alarms {
+func (a Alarms) withDefaults(c Capacity) Alarms {
 	if a.Off {
 		return a
 	}
 	set(&a.Period, 5*time.Minute)
-	set(&a.ACUPercent, 80)
+	if least := c.leastPercent(); least < 100 {
+		set(&a.ACUPercent, max(80, int(math.Ceil((least+100)/2))))
+	}
 	set(&a.PinnedSessions, 10)
 	set(&a.BorrowLatency, 100*time.Millisecond)
 	set(&a.FailedLogins, 20)
 	return a
 }
+
+// leastPercent is how much of the maximum an instance has at least, in percent.
+func (c Capacity) leastPercent() float64 { return 100 * c.Min / c.Max }
 
 // set gives a field its default unless it has a value.
 func set[T comparable](field *T, value T) {

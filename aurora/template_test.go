@@ -228,6 +228,27 @@ func TestAlarmsWatchEachInstance(t *testing.T) {
 	}
 }
 
+// No alarm on capacity is on while an instance idles, whatever the capacity.
+func TestAlarmsOnCapacityCanBeOff(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]aurora.Capacity{
+		"80 16": {}, "80 5": {Min: 3, Max: 5}, "82 8": {Min: 5, Max: 8}, "90 5": {Min: 4, Max: 5}, "100 256": {Min: 255.5, Max: 256}, "none": {Min: 256, Max: 256},
+	} {
+		for _, spec := range []aurora.Spec{{Capacity: c}, aurora.Spec{Capacity: c}.WithDefaults()} {
+			all := resources(t, render(t, spec))
+			got := "none"
+			if share, ok := all["AlarmCapacity2"]; ok {
+				got = fmt.Sprint(share.Properties["Threshold"], all["AlarmCeiling2"].Properties["Threshold"])
+			} else if all["AlarmCeiling2"].Type != "" || all["AlarmPinned"].Type == "" {
+				t.Errorf("%+v: not all alarms on capacity are left out, or others too", c)
+			}
+			if got != want {
+				t.Errorf("%+v: alarms at %s, want %s", c, got, want)
+			}
+		}
+	}
+}
+
 func TestExplainNamesEveryResource(t *testing.T) {
 	t.Parallel()
 	for name, spec := range golden() {
