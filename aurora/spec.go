@@ -203,8 +203,9 @@ type Proxy struct {
 	// for, 5 minutes by default. Default 30 minutes.
 	IdleClientTimeout time.Duration `json:"idleClientTimeout,omitempty"`
 	// Session are settings of every database connection, by name: the place for what
-	// would pin the session if a client sent SET. Everyone who may describe the
-	// proxy can read them. Default: idle_in_transaction_session_timeout of 1 minute.
+	// would pin the session if a client sent SET. Lists of names, which are search_path and
+	// temp_tablespaces, are written as SHOW writes them: app, "My Schema". Everyone who
+	// may describe the proxy can read them. Default: idle_in_transaction_session_timeout of 1 minute.
 	Session map[string]string `json:"session,omitempty"`
 	// NoReaderEndpoint does without the read-only endpoint a proxy gets if there are
 	// readers. It costs what a PrivateLink endpoint costs.

@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -479,4 +480,57 @@ func diffLines(before, after string) string {
 		}
 	}
 	return b.String()
+}
+
+// What a template has a proxy run on each of its database connections, run on one.
+func TestSessionOfATemplate(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]string{
+		"sales, public":                "sales, public",
+		"sales":                        "sales",
+		"Sales,audit":                  "sales, audit",
+		`"My ""own"", schema" , audit`: `"My ""own"", schema", audit`,
+		"o'clock, public":              `"o'clock", public`,
+		"":                             `""`,
+	} {
+		spec := aurora.Spec{Proxy: aurora.Proxy{Session: map[string]string{
+			"search_path": list, "temp_tablespaces": "pg_default, PG_DEFAULT", "datestyle": "SQL, DMY", "statement_timeout": "7s",
+		}}}
+		conn, err := pgx.Connect(t.Context(), backend(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		if _, err := conn.Exec(t.Context(), initQuery(t, spec)); err != nil {
+			t.Fatalf("%s: %v", initQuery(t, spec), err)
+		}
+		var got, rest string
+		err = conn.QueryRow(t.Context(), `select current_setting('search_path'),
+			concat_ws(' / ', current_setting('temp_tablespaces'), current_setting('datestyle'), current_setting('statement_timeout'))`).Scan(&got, &rest)
+		if err != nil || got != want || rest != "pg_default, pg_default / SQL, DMY / 7s" {
+			t.Errorf("%q: search_path is %s, and the rest %s, %v; want %s", list, got, rest, err, want)
+		}
+	}
+}
+
+// initQuery is the initialization query in a spec's template.
+func initQuery(t *testing.T, spec aurora.Spec) string {
+	t.Helper()
+	text, err := spec.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var template struct {
+		Resources struct {
+			ProxyTargets struct {
+				Properties struct {
+					ConnectionPoolConfigurationInfo struct{ InitQuery string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &template); err != nil {
+		t.Fatal(err)
+	}
+	return template.Resources.ProxyTargets.Properties.ConnectionPoolConfigurationInfo.InitQuery
 }
