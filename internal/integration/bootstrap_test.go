@@ -347,6 +347,47 @@ func TestBootstrapFollowsTheSpec(t *testing.T) {
 	}
 }
 
+// A proxy can be added to any cluster, and its own user must then get into database postgres, also
+// where a bootstrap had closed it.
+func TestBootstrapLeavesTheDoorOpenForAProxy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	spec := ordersSpec()
+	c.asSuper(t, "postgres", "drop role rdsproxyadmin")
+	for _, step := range []struct {
+		name, sql string
+		off       bool
+		app       string // what becomes of a user's attempt to connect to database postgres
+	}{
+		{"without a proxy", "", true, "ok"},
+		{"before the proxy", "", false, "ok"},
+		{"closed without a proxy", "revoke all on database postgres from public", true, "ok"},
+		{"closed before the proxy", "revoke all on database postgres from public", false, "ok"},
+		{"closed by somebody, and not by a bootstrap", "grant temporary on database postgres to public; revoke connect on database postgres from public", true, denied},
+		{"with a proxy", "create role rdsproxyadmin login", false, denied},
+		{"with a proxy of somebody else's", "grant all on database postgres to public", true, denied},
+	} {
+		if step.sql != "" {
+			c.asSuper(t, "postgres", step.sql)
+		}
+		spec.Proxy.Off = step.off
+		c.bootstrap(t, spec)
+		before := c.state(t, ordersDB)
+		c.bootstrap(t, spec)
+		if after := c.state(t, ordersDB); after != before {
+			t.Errorf("%s: the second run changed something:\n%s", step.name, diffLines(before, after))
+		}
+		c.passwords(t, "app")
+		if got := tryDSN(t, c.dsn("app", "postgres")); got != step.app {
+			t.Errorf("%s: app to database postgres: %s, want %s", step.name, got, step.app)
+		}
+	}
+	c.passwords(t, "rdsproxyadmin")
+	if got := tryDSN(t, c.dsn("rdsproxyadmin", "postgres")); got != "ok" {
+		t.Errorf("rdsproxyadmin to database postgres: %s", got)
+	}
+}
+
 // Everything or nothing: each refusal leaves the cluster as it was.
 func TestBootstrapRefusals(t *testing.T) {
 	t.Parallel()
