@@ -71,6 +71,9 @@ func TestWarnings(t *testing.T) {
 			Engine: "18.6", DataAPI: true, WriterOnly: true, Capacity: aurora.Capacity{Min: 2}, Alarms: aurora.Alarms{Off: true}, Backup: aurora.Backup{Days: 1},
 			Proxy: aurora.Proxy{Off: true, DebugLogging: true}, Rotation: aurora.Rotation{Off: true},
 		}, []string{"DataAPI", "WriterOnly", "Proxy.Off", "Proxy.DebugLogging", "Proxy", "Rotation", "Alarms.Off", "Backup.Days"}},
+		{"what users have", aurora.Spec{Capacity: aurora.Capacity{Min: 2}, Proxy: aurora.Proxy{Session: map[string]string{
+			"statement_timeout": "5s", "idle_in_transaction_session_timeout": "1min", "search_path": "app",
+		}}}, []string{`Proxy.Session["idle_in_transaction_session_timeout"]`, `Proxy.Session["statement_timeout"]`, "Alarms.TopicARN"}},
 		{"secrets", aurora.Spec{Auth: aurora.Secrets, BootstrapAtDeploy: true, Capacity: aurora.Capacity{Min: 2}, Rotation: aurora.Rotation{Off: true}}, []string{"Rotation.Off", "Rotation", "Alarms.TopicARN"}},
 	} {
 		var got []string

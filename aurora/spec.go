@@ -101,10 +101,11 @@ type User struct {
 	Schemas []string `json:"schemas,omitempty"`
 	// StatementTimeout ends statements that run longer. A client that gives up does not
 	// end them behind RDS Proxy, which has no cancel requests. Default 1 minute, none
-	// for an [Owner]; negative means none.
+	// for an [Owner]; negative means none. A statement_timeout in Proxy.Session goes before it.
 	StatementTimeout time.Duration `json:"statementTimeout,omitempty"`
 	// IdleInTransactionTimeout ends sessions that do nothing inside an open transaction.
-	// Default 1 minute; negative means none.
+	// Default 1 minute; negative means none. An idle_in_transaction_session_timeout in
+	// Proxy.Session goes before it.
 	IdleInTransactionTimeout time.Duration `json:"idleInTransactionTimeout,omitempty"`
 }
 
@@ -203,9 +204,10 @@ type Proxy struct {
 	// for, 5 minutes by default. Default 30 minutes.
 	IdleClientTimeout time.Duration `json:"idleClientTimeout,omitempty"`
 	// Session are settings of every database connection, by name: the place for what
-	// would pin the session if a client sent SET. Lists of names, which are search_path and
-	// temp_tablespaces, are written as SHOW writes them: app, "My Schema". Everyone who
-	// may describe the proxy can read them. Default: idle_in_transaction_session_timeout of 1 minute.
+	// would pin the session if a client sent SET. They go before what a user has of its own
+	// (https://www.postgresql.org/docs/current/sql-alterrole.html). Lists of names, which are
+	// search_path and temp_tablespaces, are written as SHOW writes them: app, "My Schema".
+	// Everyone who may describe the proxy can read them. Default: none.
 	Session map[string]string `json:"session,omitempty"`
 	// NoReaderEndpoint does without the read-only endpoint a proxy gets if there are
 	// readers. It costs what a PrivateLink endpoint costs.
@@ -351,18 +353,14 @@ func (u User) withDefaults(schemas []string) User {
 }
 
 func (p Proxy) withDefaults() Proxy {
+	p.Session = maps.Clone(p.Session)
 	if p.Off {
-		p.Session = maps.Clone(p.Session)
 		return p
 	}
 	set(&p.MaxConnectionsPercent, 90)
 	set(&p.MaxIdleConnectionsPercent, p.MaxConnectionsPercent/2)
 	set(&p.BorrowTimeout, 30*time.Second)
 	set(&p.IdleClientTimeout, 30*time.Minute)
-	p.Session = maps.Clone(p.Session)
-	if p.Session == nil {
-		p.Session = map[string]string{"idle_in_transaction_session_timeout": "1min"}
-	}
 	return p
 }
 

@@ -32,7 +32,7 @@ func ordersSpec() aurora.Spec {
 	return aurora.Spec{
 		Name: "orders", Database: ordersDB, Schemas: []string{"sales", "audit"},
 		Users: []aurora.User{
-			{Name: "app", Schemas: []string{"sales"}, StatementTimeout: 2 * time.Second},
+			{Name: "app", Schemas: []string{"sales"}, StatementTimeout: 2 * time.Second, IdleInTransactionTimeout: 10 * time.Second},
 			{Name: "report", Access: aurora.ReadOnly},
 			{Name: "migrate", Access: aurora.Owner},
 		},
@@ -160,7 +160,7 @@ func TestBootstrapUsersCanDoWhatTheSpecSays(t *testing.T) {
 		}
 	})
 	t.Run("timeouts", func(t *testing.T) {
-		for user, want := range map[string]string{"app": "2s 1min", "report": "1min 1min", "migrate": "0 1min"} {
+		for user, want := range map[string]string{"app": "2s 10s", "report": "1min 1min", "migrate": "0 1min"} {
 			var got string
 			err := c.as(t, user, ordersDB).QueryRow(t.Context(),
 				"select current_setting('statement_timeout') || ' ' || current_setting('idle_in_transaction_session_timeout')").Scan(&got)
@@ -235,13 +235,13 @@ func TestBootstrapThenPoolThroughProxy(t *testing.T) {
 	if _, err := c.as(t, "migrate", ordersDB).Exec(t.Context(), migrations); err != nil {
 		t.Fatal(err)
 	}
-	px := proxytest.NewProxy(t, c.dsn("app", ordersDB), proxytest.WithIAMUser(users...))
+	px := proxytest.NewProxy(t, c.dsn("app", ordersDB), proxytest.WithIAMUser(users...), proxytest.WithInitQuery(initQuery(t, spec)))
 	for _, tt := range []struct {
 		user, can, cannot, timeout string
 	}{
-		{"app", "insert into sales.item (name) values ('second')", "select * from audit.entry", "2s"},
-		{"report", "select * from audit.entry", "insert into sales.item (name) values ('third')", "1min"},
-		{"migrate", "alter table sales.item add column note text", "create role friend", "0"},
+		{"app", "insert into sales.item (name) values ('second')", "select * from audit.entry", "2s 10s"},
+		{"report", "select * from audit.entry", "insert into sales.item (name) values ('third')", "1min 1min"},
+		{"migrate", "alter table sales.item add column note text", "create role friend", "0 1min"},
 	} {
 		pool, err := proxy.NewPool(t.Context(), px.URL(tt.user, ordersDB), proxy.WithAWSConfig(aws.Config{
 			Credentials: credentials.StaticCredentialsProvider{Value: px.Credentials()},
@@ -257,7 +257,7 @@ func TestBootstrapThenPoolThroughProxy(t *testing.T) {
 			t.Errorf("%s: %s: got %v", tt.user, tt.cannot, err)
 		}
 		var user, timeout string
-		if err := pool.QueryRow(t.Context(), "select current_user::text, current_setting('statement_timeout')").Scan(&user, &timeout); err != nil {
+		if err := pool.QueryRow(t.Context(), "select current_user::text, current_setting('statement_timeout') || ' ' || current_setting('idle_in_transaction_session_timeout')").Scan(&user, &timeout); err != nil {
 			t.Fatal(err)
 		}
 		if user != tt.user || timeout != tt.timeout {
