@@ -152,7 +152,11 @@ func splitNames(list string) ([]string, error) {
 // in as that user.
 func (s Spec) addClientPolicies(t *template) {
 	for _, u := range s.Users {
-		rules := []props{allow([]string{"rds-db:connect"}, []any{dbUserARN(s.resourceID(), u.Name)})}
+		logins := []any{dbUserARN(s.resourceID(), u.Name)}
+		if u.Direct && !s.Proxy.Off {
+			logins = append(logins, dbUserARN(getAtt("Cluster", "DBClusterResourceId"), u.Name))
+		}
+		rules := []props{allow([]string{"rds-db:connect"}, logins)}
 		why := "lets the role it is attached to log in as " + u.Name
 		if s.Auth == Secrets {
 			rules = readSecrets(s.KMSKey, secretsManager, ref("Secret"+logicalName(u.Name)))

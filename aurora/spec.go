@@ -107,6 +107,12 @@ type User struct {
 	// Default 1 minute; negative means none. An idle_in_transaction_session_timeout in
 	// Proxy.Session goes before it.
 	IdleInTransactionTimeout time.Duration `json:"idleInTransactionTimeout,omitempty"`
+	// Direct lets the user log in to the cluster itself as well, past the proxy, for what
+	// would pin there: migrations, LISTEN. With [IAM] the user's policy then allows it, which
+	// is for each server apart; from where, Network.DirectSecurityGroups says. Without a
+	// proxy every user logs in to the cluster. Default false.
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
+	Direct bool `json:"direct,omitempty"`
 }
 
 // Access is what a [User] may do.
@@ -228,9 +234,15 @@ type Network struct {
 	// ZoneIDs are the availability zone ids of the subnets, as use1-az1, in the same
 	// order. They are not rendered, but checked: RDS Proxy is not in every zone.
 	ZoneIDs []string `json:"zoneIDs,omitempty"`
-	// ClientSecurityGroups are the security groups that may connect, parameter
-	// ClientSecurityGroupIds.
+	// ClientSecurityGroups are the security groups that may connect to the proxy, or to
+	// the cluster if there is none, parameter ClientSecurityGroupIds.
 	ClientSecurityGroups []string `json:"clientSecurityGroups,omitempty"`
+	// DirectSecurityGroups are the security groups that may connect to the cluster itself,
+	// past the proxy: those of whoever runs [Bootstrap], migrations or LISTEN. Parameter
+	// DirectSecurityGroupIds, which is there if this names one or a user is Direct; without
+	// it nobody but the proxy may. Clients of the cluster need the RDS root certificates:
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.SSL.html
+	DirectSecurityGroups []string `json:"directSecurityGroups,omitempty"`
 }
 
 // Insights is CloudWatch Database Insights.
@@ -326,6 +338,7 @@ func (s Spec) WithDefaults() Spec {
 	s.Network.Subnets = slices.Clone(s.Network.Subnets)
 	s.Network.ZoneIDs = slices.Clone(s.Network.ZoneIDs)
 	s.Network.ClientSecurityGroups = slices.Clone(s.Network.ClientSecurityGroups)
+	s.Network.DirectSecurityGroups = slices.Clone(s.Network.DirectSecurityGroups)
 	if !s.Insights.Off {
 		set(&s.Insights.Days, map[bool]int{false: 7, true: 465}[s.Insights.Advanced])
 	}
@@ -335,6 +348,11 @@ func (s Spec) WithDefaults() Spec {
 	s.Tags = maps.Clone(s.Tags)
 	s.Overrides = slices.Clone(s.Overrides)
 	return s
+}
+
+// direct reports whether somebody may connect past the proxy.
+func (s Spec) direct() bool {
+	return !s.Proxy.Off && (len(s.Network.DirectSecurityGroups) > 0 || slices.ContainsFunc(s.Users, func(u User) bool { return u.Direct }))
 }
 
 // rotatesInStack reports whether the template holds the rotation function.

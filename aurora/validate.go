@@ -271,6 +271,7 @@ func (s Spec) checkNetwork(p *problems) {
 	}
 	checkIDs(p, "Network.Subnets", subnetID, "subnet-...", n.Subnets)
 	checkIDs(p, "Network.ClientSecurityGroups", groupID, "sg-...", n.ClientSecurityGroups)
+	checkIDs(p, "Network.DirectSecurityGroups", groupID, "sg-...", n.DirectSecurityGroups)
 	if len(n.Subnets) > 0 {
 		checkSubnets(p, "Network.Subnets", n.Subnets)
 	}

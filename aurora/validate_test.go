@@ -146,6 +146,7 @@ var otherMistakes = []mutation{
 	{"no VPC", func(s *aurora.Spec) { s.Network.VPC = "default" }, aurora.RuleNetwork, "Network.VPC"},
 	{"subnet twice", func(s *aurora.Spec) { s.Network.Subnets = []string{"subnet-01234567", "subnet-01234567"} }, aurora.RuleNetwork, "Network.Subnets[1]"},
 	{"no group", func(s *aurora.Spec) { s.Network.ClientSecurityGroups = []string{"0.0.0.0/0"} }, aurora.RuleNetwork, "Network.ClientSecurityGroups[0]"},
+	{"direct group twice", func(s *aurora.Spec) { s.Network.DirectSecurityGroups = []string{"sg-01234567", "sg-01234567"} }, aurora.RuleNetwork, "Network.DirectSecurityGroups[1]"},
 	{"zone without proxies", func(s *aurora.Spec) {
 		s.Network.Subnets, s.Network.ZoneIDs = []string{"subnet-01234567", "subnet-01234568"}, []string{"use1-az1", "use1-az3"}
 	}, aurora.RuleZone, "Network.ZoneIDs[1]"},

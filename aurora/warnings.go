@@ -40,6 +40,7 @@ func (s Spec) Warnings() []Warning {
 		warn(is && !s.Proxy.Off, fmt.Sprintf("Proxy.Session[%q]", of[0]), "it takes the place of every user's "+of[1]+"; leave it to that", docAlterRole)
 	}
 	warn(s.Proxy.Off && !(given.Proxy.isZero()), "Proxy", "the proxy is off, so its other fields do nothing", docProxy)
+	warn(s.Proxy.Off && len(s.Network.DirectSecurityGroups) > 0, "Network.DirectSecurityGroups", "without a proxy there is no way past it, so these may not connect; write them to ClientSecurityGroups", RuleNetwork.Doc())
 	warn(s.Auth == IAM && given.Rotation != Rotation{}, "Rotation", "with IAM there are no secrets of users to rotate", RuleAuth.Doc())
 	warn(s.Auth == Secrets && s.Rotation.Off, "Rotation.Off", "the passwords stay as they were generated", docRotation)
 	warn(s.BootstrapAtDeploy && s.Auth == Secrets && !s.rotatesInStack(), "Rotation", "nothing in the stack tells the database the users' passwords: without the stack's own rotation that is up to you", docRotation)
