@@ -159,3 +159,30 @@ func TestDiffSaysWhatRemains(t *testing.T) {
 		}
 	}
 }
+
+// A resource that leaves the template goes by one policy, one that is replaced by another.
+func TestDiffGoesByThePolicyThatCounts(t *testing.T) {
+	t.Parallel()
+	const gone = ""
+	for _, tt := range []struct{ old, now, want string }{
+		{`"DeletionPolicy":"Retain"`, `"DeletionPolicy":"Retain"`, "All data in it is lost."},
+		{`"DeletionPolicy":"Snapshot"`, `"DeletionPolicy":"Snapshot"`, "All data in it is lost."},
+		{`"UpdateReplacePolicy":"Snapshot"`, `"UpdateReplacePolicy":"Snapshot"`, "a final snapshot is left"},
+		{`"DeletionPolicy":"Delete","UpdateReplacePolicy":"Retain"`, `"UpdateReplacePolicy":"Retain"`, "The old one stays"},
+		{`"UpdateReplacePolicy":"Retain"`, `"UpdateReplacePolicy":"Snapshot"`, "a final snapshot is left"},
+		{`"UpdateReplacePolicy":"Retain"`, `"DependsOn":[]`, "All data in it is lost."},
+		{`"UpdateReplacePolicy":"Retain"`, gone, "a final snapshot is left"},
+		{`"DeletionPolicy":"Delete","UpdateReplacePolicy":"Retain"`, gone, "All data in it is lost."},
+		{`"DeletionPolicy":"RetainExceptOnCreate"`, gone, "The old one stays"},
+	} {
+		const cluster = `{"Resources":{"C":{"Type":"AWS::RDS::DBCluster","Properties":{"DatabaseName":%q},%s},"X":{"Type":"T"}}}`
+		next := `{"Resources":{"X":{"Type":"T"}}}`
+		if tt.now != gone {
+			next = fmt.Sprintf(cluster, "b", tt.now)
+		}
+		changes, err := Diff([]byte(fmt.Sprintf(cluster, "a", tt.old)), []byte(next))
+		if err != nil || !strings.Contains(changes[len(changes)-1].Why+changes[0].Why, tt.want) {
+			t.Errorf("%s to %s: %+v, %v; want %q", tt.old, tt.now, changes, err, tt.want)
+		}
+	}
+}
