@@ -67,10 +67,31 @@ func Diff(deployed, next []byte) ([]Change, error) {
 	slices.SortStableFunc(changes, func(a, b Change) int { return cmp.Compare(a.Resource, b.Resource) })
 	for _, section := range union(old.rest, now.rest) {
 		for _, d := range diffValues(section, old.rest[section], now.rest[section]) {
-			changes = append(changes, Change{Path: d.path, Before: d.before, After: d.after, Effect: NoEffect})
+			c := Change{Path: d.path, Before: d.before, After: d.after, Effect: NoEffect}
+			if group := movedGroup(d); group != "" {
+				c.Why = group + " changes its place, and EC2 refuses the rule for the new one while there is that for the old: deployed with this value, the update fails. Append new groups, and write another one in the place of one that goes."
+				c.Doc = docEC2Errors
+			}
+			changes = append(changes, c)
 		}
 	}
 	return changes, nil
+}
+
+// movedGroup is a security group that has another place in one of our parameters than before.
+func movedGroup(d difference) string {
+	if d.path != "Parameters.ClientSecurityGroupIds.Default" && d.path != "Parameters.DirectSecurityGroupIds.Default" {
+		return ""
+	}
+	before, _ := d.before.(string)
+	after, _ := d.after.(string)
+	old := strings.Split(before, ",")
+	for i, group := range strings.Split(after, ",") {
+		if at := slices.Index(old, group); at >= 0 && at != i {
+			return group
+		}
+	}
+	return ""
 }
 
 // readResource is a resource as a template of anybody's has it.
@@ -306,5 +327,7 @@ func asAny(object map[string]any) any {
 func resourceDoc(typ string) string {
 	return docResources + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(typ, "AWS::"), "::", "-")) + ".html"
 }
+
+const docEC2Errors = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html" // InvalidPermission.Duplicate
 
 const docResources = "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-"

@@ -186,3 +186,44 @@ func TestDiffGoesByThePolicyThatCounts(t *testing.T) {
 		}
 	}
 }
+
+// Groups that come and go at the end, or take another's place, are fine; those that move are not.
+func TestDiffTellsOfGroupsThatMove(t *testing.T) {
+	t.Parallel()
+	const a, b, c = "sg-0000000a", "sg-0000000b", "sg-0000000c"
+	for _, tt := range []struct {
+		old, now []string
+		moved    string
+	}{
+		{[]string{a, b}, []string{a, b, c}, ""},
+		{[]string{a, b}, []string{a}, ""},
+		{[]string{a, b}, []string{c, b}, ""},
+		{[]string{a, b}, nil, ""},
+		{[]string{a, b}, []string{b, a}, b},
+		{[]string{a, b, c}, []string{b, c}, b},
+		{[]string{a, b, c}, []string{a, c}, c},
+	} {
+		for _, network := range []func([]string) Network{
+			func(groups []string) Network { return Network{ClientSecurityGroups: groups} },
+			func(groups []string) Network { return Network{DirectSecurityGroups: groups} },
+		} {
+			// A user who is direct keeps the parameter where no group is left.
+			spec := Spec{Users: []User{{Name: "app", Direct: true}}}
+			old, now := spec, spec
+			old.Network, now.Network = network(tt.old), network(tt.now)
+			changes, err := Diff(rendered(t, old), rendered(t, now))
+			if err != nil {
+				t.Fatal(err)
+			}
+			moved := ""
+			for _, change := range changes {
+				if group, _, is := strings.Cut(change.Why, " changes its place, and EC2 refuses"); is && change.Doc != "" {
+					moved = group
+				}
+			}
+			if moved != tt.moved {
+				t.Errorf("%v to %v: %q moved, want %q: %+v", tt.old, tt.now, moved, tt.moved, changes)
+			}
+		}
+	}
+}

@@ -235,12 +235,18 @@ type Network struct {
 	// order. They are not rendered, but checked: RDS Proxy is not in every zone.
 	ZoneIDs []string `json:"zoneIDs,omitempty"`
 	// ClientSecurityGroups are the security groups that may connect to the proxy, or to
-	// the cluster if there is none, parameter ClientSecurityGroupIds.
+	// the cluster if there is none, parameter ClientSecurityGroupIds. In a stack that is
+	// deployed a group keeps its place: append new ones, and write another one in the
+	// place of one that goes unless it is the last. CloudFormation creates the rule for a
+	// group's new place before it deletes the one for the old, and EC2 refuses two of the same
+	// (InvalidPermission.Duplicate).
+	// https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatereplacepolicy.html
+	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 	ClientSecurityGroups []string `json:"clientSecurityGroups,omitempty"`
 	// DirectSecurityGroups are the security groups that may connect to the cluster itself,
 	// past the proxy: those of whoever runs [Bootstrap], migrations or LISTEN. Parameter
 	// DirectSecurityGroupIds, which is there if this names one or a user is Direct; without
-	// it nobody but the proxy may. Clients of the cluster need the RDS root certificates:
+	// it nobody but the proxy may. They keep their places as those above do. Clients of the cluster need the RDS root certificates:
 	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.SSL.html
 	DirectSecurityGroups []string `json:"directSecurityGroups,omitempty"`
 }

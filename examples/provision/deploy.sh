@@ -7,6 +7,9 @@
 #   VPC_ID=vpc-... SUBNET_IDS=subnet-...,subnet-... CLIENT_SECURITY_GROUP_IDS=sg-... \
 #   DIRECT_SECURITY_GROUP_IDS=sg-... ./deploy.sh
 #
+# Groups keep their places from one run to the next: new ones are appended, because EC2 refuses the
+# rule for a group that moves.
+#
 # It may be run again after every change of orders.json; a change that would replace something is
 # shown and not deployed, unless REPLACE=yes.
 set -eu
