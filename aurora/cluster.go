@@ -53,10 +53,11 @@ func (s Spec) addNetwork(t *template) {
 // addSlots adds a rule for each of the groups that one of the parameters may hold.
 func (t *template) addSlots(kind, into string, n int) {
 	parameter := kind + "SecurityGroupIds"
-	// "sg-1,sg-2" and filler, so that every slot can be read.
 	given := props{"Fn::Join": []any{",", ref(parameter)}}
-	padded := split(",", join(given, strings.Repeat(",none", n-1)))
 	for i := range n {
+		// "sg-1,sg-2" and filler, so that every slot can be read; no more of it than that, or one
+		// slot more would change the rules of all.
+		padded := split(",", join(given, strings.Repeat(",none", max(leastSlots-1, i))))
 		id := fmt.Sprintf("From%s%d", kind, i+1)
 		r := t.addIngress(id, "lets one of "+parameter+" in", into, selectFrom(i, padded))
 		if i > 0 {

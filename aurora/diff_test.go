@@ -62,6 +62,17 @@ func TestDiffOfSpecs(t *testing.T) {
 	}
 }
 
+// One group more than there are slots for adds one, and leaves the rules of the others alone.
+func TestDiffOfASixthGroup(t *testing.T) {
+	t.Parallel()
+	six := []string{"sg-00000001", "sg-00000002", "sg-00000003", "sg-00000004", "sg-00000005", "sg-00000006"}
+	old, now := Spec{}, Spec{}
+	old.Network.ClientSecurityGroups, now.Network.ClientSecurityGroups = six[:5], six
+	if got := effects(t, rendered(t, old), rendered(t, now)); got != "create FromClient6" {
+		t.Error(got)
+	}
+}
+
 // Agrees with the list of replacements, which looks at properties alone.
 func TestDiffFindsWhatReplacementsFinds(t *testing.T) {
 	t.Parallel()
