@@ -88,10 +88,11 @@ func (b *bootstrap) logins() error {
 }
 
 // databases lets the users into their database and nobody else; and into no database that a
-// new cluster has beside it. There, RDS Proxy's own user needs an entry of its own, which it can be
-// given once RDS has created it, for the first proxy; until then everybody is let in, because a proxy
-// may be added to any cluster:
-// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-new-db-user.html
+// new cluster has beside it. There, RDS Proxy's own user needs an entry of its own
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-new-db-user.html), which it
+// can be given once it exists: a proxy creates it when the cluster becomes its target
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.html). Until then everybody
+// is let in, because a proxy may be added to any cluster.
 // Other databases are the business of whoever creates them.
 func (b *bootstrap) databases() {
 	db := quoteIdentifier(b.spec.Database)
