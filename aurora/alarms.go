@@ -31,6 +31,9 @@ type alarm struct {
 func (s Spec) alarms() []alarm {
 	var all []alarm
 	for i, id := range s.instances() {
+		if s.Capacity.Min == s.Capacity.Max {
+			break // always at its maximum, and that is no news
+		}
 		instance := [][2]string{{"DBInstanceIdentifier", "${" + id + "}"}}
 		n := i + 1
 		all = append(all, alarm{

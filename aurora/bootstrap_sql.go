@@ -88,8 +88,11 @@ func (b *bootstrap) logins() error {
 }
 
 // databases lets the users into their database and nobody else; and into no database that a
-// new cluster has beside it. There, RDS Proxy's own user needs an entry of its own:
-// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-new-db-user.html
+// new cluster has beside it. There, RDS Proxy's own user needs an entry of its own
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy-new-db-user.html), which it
+// can be given once it exists: a proxy creates it when the cluster becomes its target
+// (https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/rds-proxy.html). Until then everybody
+// is let in, because a proxy may be added to any cluster.
 // Other databases are the business of whoever creates them.
 func (b *bootstrap) databases() {
 	db := quoteIdentifier(b.spec.Database)
@@ -111,23 +114,26 @@ func (b *bootstrap) databases() {
     REVOKE CREATE ON SCHEMA public FROM PUBLIC;
   END IF;`)
 	}
-	proxyAdmin := "EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rdsproxyadmin')"
-	safe := proxyAdmin
+	level := "WARNING"
 	if b.spec.Proxy.Off {
-		safe = "true"
+		level = "NOTICE"
 	}
+	// Where PUBLIC has no privilege left and there is no proxy, it was closed for one that would never
+	// have been let in.
 	b.do(`
   IF NOT EXISTS (SELECT FROM pg_catalog.pg_database WHERE datname = 'postgres'
                  AND pg_catalog.pg_has_role(datdba, 'USAGE')) THEN
     RAISE NOTICE 'database postgres is as open as it was: it belongs to somebody else';
-  ELSIF NOT (%[1]s) THEN
-    RAISE WARNING 'database postgres is as open as it was: closing it would lock out a proxy that is yet to come; run this again when there is one';
-  ELSE
+  ELSIF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = 'rdsproxyadmin') THEN
     REVOKE ALL ON DATABASE postgres FROM PUBLIC;
-    IF %[2]s THEN
-      GRANT CONNECT ON DATABASE postgres TO rdsproxyadmin;
+    GRANT CONNECT ON DATABASE postgres TO rdsproxyadmin;
+  ELSE
+    RAISE %s 'database postgres is open to every user: closing it would lock out a proxy that is yet to come; run this again when there is one';
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_database, pg_catalog.aclexplode(COALESCE(datacl, pg_catalog.acldefault('d', datdba)))
+                   WHERE datname = 'postgres' AND grantee = 0) THEN
+      GRANT CONNECT ON DATABASE postgres TO PUBLIC;
     END IF;
-  END IF;`, safe, proxyAdmin)
+  END IF;`, level)
 }
 
 // borrow makes the administrator a member of an owner for the length of the transaction, which

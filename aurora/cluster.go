@@ -44,14 +44,24 @@ func (s Spec) addNetwork(t *template) {
 		})
 		t.addIngress("ClusterFromProxy", "lets the proxy into the cluster", "ClusterSecurityGroup", getAtt(front, "GroupId"))
 	}
-	// "sg-1,sg-2" and filler, so that every slot can be read.
-	given := props{"Fn::Join": []any{",", ref("ClientSecurityGroupIds")}}
-	padded := split(",", join(given, strings.Repeat(",none", s.slots()-1)))
-	for i := range s.slots() {
-		id := fmt.Sprintf("FromClient%d", i+1)
-		r := t.addIngress(id, "lets one of ClientSecurityGroupIds in", front, selectFrom(i, padded))
+	t.addSlots("Client", front, slots(s.Network.ClientSecurityGroups))
+	if s.direct() {
+		t.addSlots("Direct", "ClusterSecurityGroup", slots(s.Network.DirectSecurityGroups))
+	}
+}
+
+// addSlots adds a rule for each of the groups that one of the parameters may hold.
+func (t *template) addSlots(kind, into string, n int) {
+	parameter := kind + "SecurityGroupIds"
+	given := props{"Fn::Join": []any{",", ref(parameter)}}
+	for i := range n {
+		// "sg-1,sg-2" and filler, so that every slot can be read; no more of it than that, or one
+		// slot more would change the rules of all.
+		padded := split(",", join(given, strings.Repeat(",none", max(leastSlots-1, i))))
+		id := fmt.Sprintf("From%s%d", kind, i+1)
+		r := t.addIngress(id, "lets one of "+parameter+" in", into, selectFrom(i, padded))
 		if i > 0 {
-			r.Condition = fmt.Sprintf("HasClient%d", i+1)
+			r.Condition = fmt.Sprintf("Has%s%d", kind, i+1)
 			t.Conditions[r.Condition] = props{"Fn::Not": []any{props{"Fn::Equals": []any{selectFrom(i, padded), "none"}}}}
 		}
 	}

@@ -67,18 +67,40 @@ func Diff(deployed, next []byte) ([]Change, error) {
 	slices.SortStableFunc(changes, func(a, b Change) int { return cmp.Compare(a.Resource, b.Resource) })
 	for _, section := range union(old.rest, now.rest) {
 		for _, d := range diffValues(section, old.rest[section], now.rest[section]) {
-			changes = append(changes, Change{Path: d.path, Before: d.before, After: d.after, Effect: NoEffect})
+			c := Change{Path: d.path, Before: d.before, After: d.after, Effect: NoEffect}
+			if group := movedGroup(d); group != "" {
+				c.Why = group + " changes its place, and EC2 refuses the rule for the new one while there is that for the old: deployed with this value, the update fails. Append new groups, and write another one in the place of one that goes."
+				c.Doc = docEC2Errors
+			}
+			changes = append(changes, c)
 		}
 	}
 	return changes, nil
 }
 
+// movedGroup is a security group that has another place in one of our parameters than before.
+func movedGroup(d difference) string {
+	if d.path != "Parameters.ClientSecurityGroupIds.Default" && d.path != "Parameters.DirectSecurityGroupIds.Default" {
+		return ""
+	}
+	before, _ := d.before.(string)
+	after, _ := d.after.(string)
+	old := strings.Split(before, ",")
+	for i, group := range strings.Split(after, ",") {
+		if at := slices.Index(old, group); at >= 0 && at != i {
+			return group
+		}
+	}
+	return ""
+}
+
 // readResource is a resource as a template of anybody's has it.
 type readResource struct {
-	Type           string
-	Properties     map[string]any
-	DeletionPolicy string
-	rest           map[string]any // the other attributes
+	Type                string
+	Properties          map[string]any
+	DeletionPolicy      string
+	UpdateReplacePolicy string
+	rest                map[string]any // all attributes but type and properties
 }
 
 type readTemplateResult struct {
@@ -113,10 +135,11 @@ func readTemplate(data []byte) (*readTemplateResult, error) {
 		}
 		typ, _ := attributes["Type"].(string)
 		properties, _ := attributes["Properties"].(map[string]any)
-		policy, _ := attributes["DeletionPolicy"].(string)
+		deletion, _ := attributes["DeletionPolicy"].(string)
+		replacement, _ := attributes["UpdateReplacePolicy"].(string)
 		delete(attributes, "Type")
 		delete(attributes, "Properties")
-		result.Resources[id] = &readResource{typ, properties, policy, attributes}
+		result.Resources[id] = &readResource{typ, properties, deletion, replacement, attributes}
 	}
 	return result, nil
 }
@@ -132,13 +155,13 @@ func diffResource(id string, old, now *readResource) []Change {
 	case old == nil:
 		return []Change{{Resource: id, Type: now.Type, Effect: Create}}
 	case now == nil:
-		c := Change{Resource: id, Type: old.Type, Effect: Delete, Why: whatRemains(old)}
+		c := Change{Resource: id, Type: old.Type, Effect: Delete, Why: whatRemains(old, deletionPolicy(old))}
 		if strings.HasPrefix(old.DeletionPolicy, "Retain") {
 			c.Effect = Keep
 		}
 		return []Change{c}
 	case old.Type != now.Type:
-		return []Change{{Resource: id, Type: now.Type, Path: "Type", Before: old.Type, After: now.Type, Effect: Replace, Why: whatRemains(old)}}
+		return []Change{{Resource: id, Type: now.Type, Path: "Type", Before: old.Type, After: now.Type, Effect: Replace, Why: whatRemains(old, replacePolicy(old, now))}}
 	}
 	var changes []Change
 	for _, d := range diffValues("Properties", asAny(old.Properties), asAny(now.Properties)) {
@@ -146,7 +169,7 @@ func diffResource(id string, old, now *readResource) []Change {
 		property, _, _ := strings.Cut(strings.TrimPrefix(d.path, "Properties."), ".")
 		if slices.Contains(createOnly[now.Type], property) && !sameName(now.Type, property, d.before, d.after) {
 			c.Effect, c.Doc = Replace, resourceDoc(now.Type)
-			c.Why = strings.TrimSpace(property + " is set when the resource is created and cannot be changed. " + whatRemains(old))
+			c.Why = strings.TrimSpace(property + " is set when the resource is created and cannot be changed. " + whatRemains(old, replacePolicy(old, now)))
 		}
 		changes = append(changes, c)
 	}
@@ -156,15 +179,33 @@ func diffResource(id string, old, now *readResource) []Change {
 	return changes
 }
 
-// whatRemains says what becomes of the data in a resource that goes away.
-func whatRemains(r *readResource) string {
+// deletionPolicy is what becomes of a resource that is gone from the template.
+// https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-deletionpolicy.html
+func deletionPolicy(r *readResource) string {
+	if r.DeletionPolicy == "" && r.Type == "AWS::RDS::DBCluster" {
+		return "Snapshot"
+	}
+	return cmp.Or(r.DeletionPolicy, "Delete")
+}
+
+// replacePolicy is what becomes of a resource that is replaced, for which DeletionPolicy has no say.
+// The default is Delete, for clusters too. AWS does not document which of the two templates counts: it
+// is taken to be the one that leaves less.
+// https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatereplacepolicy.html
+func replacePolicy(old, now *readResource) string {
+	policies := []string{"Delete", "Snapshot", "Retain"}
+	return policies[max(0, min(slices.Index(policies, old.UpdateReplacePolicy), slices.Index(policies, now.UpdateReplacePolicy)))]
+}
+
+// whatRemains says what becomes of the data in a resource that goes away under a policy.
+func whatRemains(r *readResource, policy string) string {
 	switch {
-	case strings.HasPrefix(r.DeletionPolicy, "Retain"):
+	case strings.HasPrefix(policy, "Retain"):
 		return "The old one stays, outside the stack."
-	case r.Type == "AWS::RDS::DBCluster" && r.DeletionPolicy == "Delete":
-		return "All data in it is lost."
-	case r.Type == "AWS::RDS::DBCluster": // Snapshot is also the default
+	case r.Type == "AWS::RDS::DBCluster" && policy == "Snapshot":
 		return "Its data is lost to the application; a final snapshot is left."
+	case r.Type == "AWS::RDS::DBCluster":
+		return "All data in it is lost."
 	case r.Type == "AWS::SecretsManager::Secret":
 		return "The secret's values go with it."
 	case r.Type == "AWS::RDS::DBProxy":
@@ -213,7 +254,7 @@ func drawnAlong(id string, old, now *readResource, replaced map[string]bool) (Ch
 			return Change{
 				Resource: id, Type: now.Type, Path: "Properties." + property, Effect: Replace, Doc: resourceDoc(now.Type),
 				Before: old.Properties[property], After: now.Properties[property],
-				Why: strings.TrimSpace(property + " refers to " + cause + ", which is replaced, and cannot be changed. " + whatRemains(old)),
+				Why: strings.TrimSpace(property + " refers to " + cause + ", which is replaced, and cannot be changed. " + whatRemains(old, replacePolicy(old, now))),
 			}, true
 		}
 	}
@@ -286,5 +327,7 @@ func asAny(object map[string]any) any {
 func resourceDoc(typ string) string {
 	return docResources + strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(typ, "AWS::"), "::", "-")) + ".html"
 }
+
+const docEC2Errors = "https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html" // InvalidPermission.Duplicate
 
 const docResources = "https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-"

@@ -62,6 +62,17 @@ func TestDiffOfSpecs(t *testing.T) {
 	}
 }
 
+// One group more than there are slots for adds one, and leaves the rules of the others alone.
+func TestDiffOfASixthGroup(t *testing.T) {
+	t.Parallel()
+	six := []string{"sg-00000001", "sg-00000002", "sg-00000003", "sg-00000004", "sg-00000005", "sg-00000006"}
+	old, now := Spec{}, Spec{}
+	old.Network.ClientSecurityGroups, now.Network.ClientSecurityGroups = six[:5], six
+	if got := effects(t, rendered(t, old), rendered(t, now)); got != "create FromClient6" {
+		t.Error(got)
+	}
+}
+
 // Agrees with the list of replacements, which looks at properties alone.
 func TestDiffFindsWhatReplacementsFinds(t *testing.T) {
 	t.Parallel()
@@ -155,6 +166,74 @@ func TestDiffSaysWhatRemains(t *testing.T) {
 		} {
 			if !strings.Contains(seen[typ], part) {
 				t.Errorf("%s: %q, want %q", typ, seen[typ], part)
+			}
+		}
+	}
+}
+
+// A resource that leaves the template goes by one policy, one that is replaced by another.
+func TestDiffGoesByThePolicyThatCounts(t *testing.T) {
+	t.Parallel()
+	const gone = ""
+	for _, tt := range []struct{ old, now, want string }{
+		{`"DeletionPolicy":"Retain"`, `"DeletionPolicy":"Retain"`, "All data in it is lost."},
+		{`"DeletionPolicy":"Snapshot"`, `"DeletionPolicy":"Snapshot"`, "All data in it is lost."},
+		{`"UpdateReplacePolicy":"Snapshot"`, `"UpdateReplacePolicy":"Snapshot"`, "a final snapshot is left"},
+		{`"DeletionPolicy":"Delete","UpdateReplacePolicy":"Retain"`, `"UpdateReplacePolicy":"Retain"`, "The old one stays"},
+		{`"UpdateReplacePolicy":"Retain"`, `"UpdateReplacePolicy":"Snapshot"`, "a final snapshot is left"},
+		{`"UpdateReplacePolicy":"Retain"`, `"DependsOn":[]`, "All data in it is lost."},
+		{`"UpdateReplacePolicy":"Retain"`, gone, "a final snapshot is left"},
+		{`"DeletionPolicy":"Delete","UpdateReplacePolicy":"Retain"`, gone, "All data in it is lost."},
+		{`"DeletionPolicy":"RetainExceptOnCreate"`, gone, "The old one stays"},
+	} {
+		const cluster = `{"Resources":{"C":{"Type":"AWS::RDS::DBCluster","Properties":{"DatabaseName":%q},%s},"X":{"Type":"T"}}}`
+		next := `{"Resources":{"X":{"Type":"T"}}}`
+		if tt.now != gone {
+			next = fmt.Sprintf(cluster, "b", tt.now)
+		}
+		changes, err := Diff([]byte(fmt.Sprintf(cluster, "a", tt.old)), []byte(next))
+		if err != nil || !strings.Contains(changes[len(changes)-1].Why+changes[0].Why, tt.want) {
+			t.Errorf("%s to %s: %+v, %v; want %q", tt.old, tt.now, changes, err, tt.want)
+		}
+	}
+}
+
+// Groups that come and go at the end, or take another's place, are fine; those that move are not.
+func TestDiffTellsOfGroupsThatMove(t *testing.T) {
+	t.Parallel()
+	const a, b, c = "sg-0000000a", "sg-0000000b", "sg-0000000c"
+	for _, tt := range []struct {
+		old, now []string
+		moved    string
+	}{
+		{[]string{a, b}, []string{a, b, c}, ""},
+		{[]string{a, b}, []string{a}, ""},
+		{[]string{a, b}, []string{c, b}, ""},
+		{[]string{a, b}, nil, ""},
+		{[]string{a, b}, []string{b, a}, b},
+		{[]string{a, b, c}, []string{b, c}, b},
+		{[]string{a, b, c}, []string{a, c}, c},
+	} {
+		for _, network := range []func([]string) Network{
+			func(groups []string) Network { return Network{ClientSecurityGroups: groups} },
+			func(groups []string) Network { return Network{DirectSecurityGroups: groups} },
+		} {
+			// A user who is direct keeps the parameter where no group is left.
+			spec := Spec{Users: []User{{Name: "app", Direct: true}}}
+			old, now := spec, spec
+			old.Network, now.Network = network(tt.old), network(tt.now)
+			changes, err := Diff(rendered(t, old), rendered(t, now))
+			if err != nil {
+				t.Fatal(err)
+			}
+			moved := ""
+			for _, change := range changes {
+				if group, _, is := strings.Cut(change.Why, " changes its place, and EC2 refuses"); is && change.Doc != "" {
+					moved = group
+				}
+			}
+			if moved != tt.moved {
+				t.Errorf("%v to %v: %q moved, want %q: %+v", tt.old, tt.now, moved, tt.moved, changes)
 			}
 		}
 	}

@@ -94,5 +94,9 @@ func specFrom(choices []byte) aurora.Spec {
 				[]any{"subnet-1", "subnet-2"}),
 		})
 	}
+	s.Network.DirectSecurityGroups = pick(c, nil, []string{"sg-0123456789abcdef2"}, []string{"0.0.0.0/0"})
+	if len(s.Users) > 0 {
+		s.Users[0].Direct = pick(c, false, true)
+	}
 	return s
 }

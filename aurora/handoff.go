@@ -26,6 +26,10 @@ type Handoff struct {
 	ResourceID      string        `json:"resourceID"`           // of the proxy (prx-...) or the cluster (cluster-...), as rds-db:connect names it
 	KMSKeyARN       string        `json:"kmsKeyARN,omitempty"`  // of the key the secrets are encrypted with, if it is not AWS's own
 	Users           []HandoffUser `json:"users"`                // as in the Spec; the first one is the default
+
+	// For whoever may connect past the proxy; empty if nobody may.
+	ClusterHost       string `json:"clusterHost,omitempty"`       // the cluster's writer endpoint
+	ClusterResourceID string `json:"clusterResourceID,omitempty"` // of the cluster (cluster-...), as rds-db:connect names it
 }
 
 // HandoffUser is one database user.
@@ -33,6 +37,7 @@ type HandoffUser struct {
 	Name      string `json:"name"`
 	PolicyARN string `json:"policyARN"`           // the managed policy that lets a role log in as the user
 	SecretARN string `json:"secretARN,omitempty"` // with Secrets
+	Direct    bool   `json:"direct,omitempty"`    // may log in past the proxy too
 }
 
 // handoffFields names each field in the stack's outputs and in the environment. Users
@@ -50,6 +55,8 @@ var handoffFields = []struct {
 	{"MasterSecretArn", "AURORA_MASTER_SECRET_ARN", "the administrator's secret, for whoever creates users", func(h *Handoff) *string { return &h.MasterSecretARN }},
 	{"KmsKeyArn", "AURORA_KMS_KEY_ARN", "the key the secrets are encrypted with", func(h *Handoff) *string { return &h.KMSKeyARN }},
 	{"ResourceId", "AURORA_RESOURCE_ID", "the proxy or cluster, as rds-db:connect names it", func(h *Handoff) *string { return &h.ResourceID }},
+	{"ClusterHost", "AURORA_CLUSTER_HOST", "the cluster itself, for whoever may connect past the proxy", func(h *Handoff) *string { return &h.ClusterHost }},
+	{"ClusterResourceId", "AURORA_CLUSTER_RESOURCE_ID", "the cluster, as rds-db:connect names it", func(h *Handoff) *string { return &h.ClusterResourceID }},
 }
 
 const (
@@ -58,6 +65,8 @@ const (
 	envUser              = "AURORA_USER"
 	envPolicy            = "AURORA_POLICY_ARN"
 	envSecret            = "AURORA_SECRET_ARN"
+	outputDirect         = "DirectUsers"   // names
+	envDirect            = "AURORA_DIRECT" // "true" if the user is one of them
 	envURL, envReaderURL = "DATABASE_URL", "DATABASE_READER_URL"
 	outputPolicy         = "PolicyArn" // followed by the user
 	outputSecret         = "SecretArn" // followed by the user
@@ -71,9 +80,10 @@ func HandoffFromOutputs(outputs map[string]string) (Handoff, error) {
 		*f.get(&h) = outputs[f.output]
 	}
 	h.Port, _ = strconv.Atoi(outputs[outputPort])
+	direct := strings.Split(outputs[outputDirect], ",")
 	if names := outputs[outputUsers]; names != "" {
 		for name := range strings.SplitSeq(names, ",") {
-			h.Users = append(h.Users, HandoffUser{name, outputs[outputPolicy+logicalName(name)], outputs[outputSecret+logicalName(name)]})
+			h.Users = append(h.Users, HandoffUser{name, outputs[outputPolicy+logicalName(name)], outputs[outputSecret+logicalName(name)], slices.Contains(direct, name)})
 		}
 	}
 	return h, h.check("stack outputs", func(output, _ string) string { return output })
@@ -88,7 +98,7 @@ func HandoffFromEnv(get func(string) string) (Handoff, error) {
 	}
 	h.Port, _ = strconv.Atoi(get(envPort))
 	if name := get(envUser); name != "" {
-		h.Users = []HandoffUser{{name, get(envPolicy), get(envSecret)}}
+		h.Users = []HandoffUser{{name, get(envPolicy), get(envSecret), get(envDirect) == "true"}}
 	}
 	return h, h.check("environment", func(_, env string) string { return env })
 }
@@ -107,7 +117,7 @@ func ParseHandoff(parameter []byte) (Handoff, error) {
 func (h Handoff) check(source string, name func(output, env string) string) error {
 	var missing []string
 	for _, f := range handoffFields {
-		if *f.get(&h) == "" && f.output != "ReaderHost" && f.output != "KmsKeyArn" {
+		if *f.get(&h) == "" && !slices.Contains([]string{"ReaderHost", "KmsKeyArn", "ClusterHost", "ClusterResourceId"}, f.output) {
 			missing = append(missing, name(f.output, f.env))
 		}
 	}
@@ -121,6 +131,9 @@ func (h Handoff) check(source string, name func(output, env string) string) erro
 		if h.Auth == Secrets && u.SecretARN == "" {
 			missing = append(missing, name(outputSecret+logicalName(u.Name), envSecret))
 		}
+	}
+	if h.ClusterResourceID == "" && slices.ContainsFunc(h.Users, func(u HandoffUser) bool { return u.Direct }) {
+		missing = append(missing, name("ClusterResourceId", "AURORA_CLUSTER_RESOURCE_ID"))
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("aurora: the %s lack %s; is this a stack of a template made by this package?", source, strings.Join(missing, ", "))
@@ -186,6 +199,9 @@ func (h Handoff) Env(user string) (map[string]string, error) {
 		env[f.env] = *f.get(&h)
 	}
 	env[envPolicy], env[envSecret] = u.PolicyARN, u.SecretARN
+	if u.Direct {
+		env[envDirect] = "true"
+	}
 	if env[envURL], err = h.URL(user); err != nil {
 		return nil, err
 	}
@@ -217,8 +233,14 @@ func (h Handoff) IAMPolicy(user string) ([]byte, error) {
 		return nil, fmt.Errorf("aurora: the hand-off's cluster ARN %q is none", h.ClusterARN)
 	}
 	if h.Auth == IAM {
-		user := fmt.Sprintf("arn:%s:rds-db:%s:%s:dbuser:%s/%s", part[1], h.Region, part[4], h.ResourceID, u.Name)
-		return json.MarshalIndent(statements(allow([]string{"rds-db:connect"}, []string{user})), "", "\t")
+		ids := []string{h.ResourceID}
+		if u.Direct {
+			ids = append(ids, h.ClusterResourceID)
+		}
+		for i, id := range ids {
+			ids[i] = fmt.Sprintf("arn:%s:rds-db:%s:%s:dbuser:%s/%s", part[1], h.Region, part[4], id, u.Name)
+		}
+		return json.MarshalIndent(statements(allow([]string{"rds-db:connect"}, ids)), "", "\t")
 	}
 	suffix := "amazonaws.com"
 	if part[1] == "aws-cn" {
@@ -249,6 +271,9 @@ func (s Spec) addHandoff(t *template) {
 		values["ReaderHost"], reader = getAtt("Cluster", "ReadEndpoint.Address"), "${Cluster.ReadEndpoint.Address}"
 	}
 	values["Host"] = host
+	if s.direct() {
+		values["ClusterHost"], values["ClusterResourceId"] = getAtt("Cluster", "Endpoint.Address"), getAtt("Cluster", "DBClusterResourceId")
+	}
 	for _, f := range handoffFields {
 		if v, ok := values[f.output]; ok {
 			t.output(f.output, f.about, v)
@@ -256,8 +281,12 @@ func (s Spec) addHandoff(t *template) {
 	}
 	t.output(outputPort, "the port", strconv.Itoa(port))
 	names := make([]string, len(s.Users))
+	var direct []string
 	for i, u := range s.Users {
 		names[i] = u.Name
+		if u.Direct && s.direct() {
+			direct = append(direct, u.Name)
+		}
 		id := logicalName(u.Name)
 		t.output(outputPolicy+id, "attach it to the role that logs in as "+u.Name, ref("Connect"+id))
 		if s.Auth == Secrets {
@@ -265,6 +294,9 @@ func (s Spec) addHandoff(t *template) {
 		}
 	}
 	t.output(outputUsers, "the database users; the first is the default", strings.Join(names, ","))
+	if len(direct) > 0 {
+		t.output(outputDirect, "the users who may log in to the cluster itself", strings.Join(direct, ","))
+	}
 	t.output("HandoffParameter", "the SSM parameter with all of this as JSON", ref("HandoffParameter"))
 
 	first, secret := s.Users[0].Name, ""
@@ -288,9 +320,12 @@ func (s Spec) handoffText(host, reader string) string {
 		Region: "${AWS::Region}", Host: host, ReaderHost: reader, Port: port, Database: s.Database, Auth: s.Auth,
 		ClusterARN: "${Cluster.DBClusterArn}", MasterSecretARN: "${Cluster.MasterUserSecret.SecretArn}", ResourceID: "${ResourceId}", KMSKeyARN: s.KMSKey,
 	}
+	if s.direct() {
+		h.ClusterHost, h.ClusterResourceID = "${Cluster.Endpoint.Address}", "${Cluster.DBClusterResourceId}"
+	}
 	for _, u := range s.Users {
 		id := logicalName(u.Name)
-		user := HandoffUser{Name: u.Name, PolicyARN: "${Connect" + id + "}"}
+		user := HandoffUser{Name: u.Name, PolicyARN: "${Connect" + id + "}", Direct: u.Direct && s.direct()}
 		if s.Auth == Secrets {
 			user.SecretARN = "${Secret" + id + "}"
 		}

@@ -96,12 +96,33 @@ func TestHandoffSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
+// Who may pass the proxy by hears where the cluster is, and whoever asks, which users may.
+func TestHandoffOfDirectAccess(t *testing.T) {
+	t.Parallel()
+	h, outputs, _ := deployedHandoff(t, golden()["direct"])
+	if h.ClusterHost == "" || h.ClusterHost == h.Host || h.ClusterResourceID == h.ResourceID || h.Users[0].Direct || !h.Users[1].Direct {
+		t.Errorf("%+v", h)
+	}
+	for user, direct := range map[string]string{"app": "", "migrate": "true"} {
+		env, err := h.Env(user)
+		if err != nil || env["AURORA_CLUSTER_HOST"] != h.ClusterHost || env["AURORA_DIRECT"] != direct {
+			t.Errorf("%s: %v, %v", user, env, err)
+		}
+	}
+	delete(outputs, "ClusterResourceId")
+	if _, err := aurora.HandoffFromOutputs(outputs); err == nil || !strings.Contains(err.Error(), "lack ClusterResourceId;") {
+		t.Error(err)
+	}
+}
+
 func TestIAMPolicyNamesOneUser(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
 		"early-production": `["arn:aws:rds-db:eu-west-1:123456789012:dbuser:prx-0123456789abcdef0/migrate"]`,
 		"development":      `["arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-ABCDEFGHIJKLMNOPQRSTUVWXYZ/migrate"]`,
-		"secrets":          `["arn:aws:secretsmanager:eu-west-1:123456789012:secret:orders/migrate-AbCdEf"]`,
+		"direct": `["arn:aws:rds-db:eu-west-1:123456789012:dbuser:prx-0123456789abcdef0/migrate",` +
+			`"arn:aws:rds-db:eu-west-1:123456789012:dbuser:cluster-ABCDEFGHIJKLMNOPQRSTUVWXYZ/migrate"]`,
+		"secrets": `["arn:aws:secretsmanager:eu-west-1:123456789012:secret:orders/migrate-AbCdEf"]`,
 	} {
 		spec := golden()[name]
 		h, _, _ := deployedHandoff(t, spec)

@@ -17,6 +17,7 @@ import (
 var deployment = cfneval.Stack{Region: "eu-west-1", Account: "123456789012", Parameters: map[string]string{
 	"VpcId": "vpc-0123456789abcdef0", "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
 	"ClientSecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1",
+	"DirectSecurityGroupIds": "sg-0123456789abcdef2,sg-0123456789abcdef3",
 }}
 
 // FuzzSpec reads a Spec as JSON. Whatever Validate lets through must render, deploy on

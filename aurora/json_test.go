@@ -71,6 +71,11 @@ func TestWarnings(t *testing.T) {
 			Engine: "18.6", DataAPI: true, WriterOnly: true, Capacity: aurora.Capacity{Min: 2}, Alarms: aurora.Alarms{Off: true}, Backup: aurora.Backup{Days: 1},
 			Proxy: aurora.Proxy{Off: true, DebugLogging: true}, Rotation: aurora.Rotation{Off: true},
 		}, []string{"DataAPI", "WriterOnly", "Proxy.Off", "Proxy.DebugLogging", "Proxy", "Rotation", "Alarms.Off", "Backup.Days"}},
+		{"past no proxy", aurora.Spec{WriterOnly: true, Disposable: true, Alarms: aurora.Alarms{Off: true}, Proxy: aurora.Proxy{Off: true}, Auth: aurora.Secrets,
+			Capacity: aurora.Capacity{Min: 2}, Network: aurora.Network{DirectSecurityGroups: []string{"sg-01234567"}}}, []string{"Network.DirectSecurityGroups"}},
+		{"what users have", aurora.Spec{Capacity: aurora.Capacity{Min: 2}, Proxy: aurora.Proxy{Session: map[string]string{
+			"statement_timeout": "5s", "idle_in_transaction_session_timeout": "1min", "search_path": "app",
+		}}}, []string{`Proxy.Session["idle_in_transaction_session_timeout"]`, `Proxy.Session["statement_timeout"]`, "Alarms.TopicARN"}},
 		{"secrets", aurora.Spec{Auth: aurora.Secrets, BootstrapAtDeploy: true, Capacity: aurora.Capacity{Min: 2}, Rotation: aurora.Rotation{Off: true}}, []string{"Rotation.Off", "Rotation", "Alarms.TopicARN"}},
 	} {
 		var got []string
@@ -90,10 +95,12 @@ func TestDefaultsShareNothing(t *testing.T) {
 	t.Parallel()
 	spec := golden()["secrets"]
 	spec.Users = []aurora.User{{Name: "app"}}
+	spec.Network.DirectSecurityGroups = []string{"sg-01234567"}
 	spec.Proxy.Session = map[string]string{"search_path": "a"}
 	full := spec.WithDefaults()
 	full.Users[0].Name, full.Readers[0].Tier, full.Tags["team"], full.Network.Subnets[0], full.Proxy.Session["search_path"] = "x", 9, "x", "x", "x"
-	if spec.Users[0].Name != "app" || spec.Readers[0].Tier != 1 || spec.Tags["team"] != "orders" || spec.Network.Subnets[0] == "x" || spec.Proxy.Session["search_path"] != "a" {
+	full.Network.DirectSecurityGroups[0] = "x"
+	if spec.Users[0].Name != "app" || spec.Readers[0].Tier != 1 || spec.Tags["team"] != "orders" || spec.Network.Subnets[0] == "x" || spec.Network.DirectSecurityGroups[0] == "x" || spec.Proxy.Session["search_path"] != "a" {
 		t.Errorf("the original changed: %+v", spec)
 	}
 	if again := full.WithDefaults(); !reflect.DeepEqual(again, full) {

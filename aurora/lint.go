@@ -40,6 +40,7 @@ func (t *template) lint(p *problems) error {
 			r.pool()
 		case "AWS::CloudWatch::Alarm":
 			r.alarm()
+			r.capacityAlarm(t.capacity())
 		case "AWS::SecretsManager::RotationSchedule":
 			r.absent("HostedRotationLambda", RuleAlternatingRotation, "it needs a transform, and its multi-user kind breaks RDS Proxy; set Rotation.FunctionARN instead")
 		}
@@ -158,6 +159,28 @@ func (r linted) alarm() {
 			s, _ := stat["Period"].(float64)
 			checkPeriod(r.p, r.field(fmt.Sprintf("Metrics[%d].MetricStat.Period", i)), time.Duration(s)*time.Second)
 		}
+	}
+}
+
+// capacity is the cluster's, overrides included; of what is no number it says 0.
+func (t *template) capacity() Capacity {
+	v, _ := plain(t.Resources["Cluster"].Properties)
+	scaling := object(object(v)["ServerlessV2ScalingConfiguration"])
+	least, _ := scaling["MinCapacity"].(float64)
+	most, _ := scaling["MaxCapacity"].(float64)
+	return Capacity{Min: least, Max: most}
+}
+
+func (r linted) capacityAlarm(c Capacity) {
+	threshold, ok := r.get("Threshold").(float64)
+	if !ok || c.Max == 0 || r.get("ComparisonOperator") != "GreaterThanOrEqualToThreshold" {
+		return
+	}
+	switch r.get("MetricName") {
+	case "ACUUtilization":
+		checkCapacityAlarm(r.p, r.field("Threshold"), threshold, c.leastPercent(), 100)
+	case "ServerlessDatabaseCapacity":
+		checkCapacityAlarm(r.p, r.field("Threshold"), threshold, c.Min, c.Max)
 	}
 }
 

@@ -3,7 +3,9 @@ package aurora
 // The RDS Proxy in front of the cluster, and the role it works with.
 
 import (
+	"errors"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -108,16 +110,53 @@ func (s Spec) resourceID() any {
 func (s Spec) initQuery() string {
 	var sets []string
 	for _, name := range slices.Sorted(maps.Keys(s.Proxy.Session)) {
-		sets = append(sets, "SET "+name+" = '"+strings.ReplaceAll(s.Proxy.Session[name], "'", "''")+"'")
+		values := []string{s.Proxy.Session[name]}
+		if slices.Contains(listSettings, name) {
+			values, _ = splitNames(values[0]) // Validate has seen to it
+		}
+		for i, value := range values {
+			values[i] = quoteLiteral(value)
+		}
+		sets = append(sets, "SET "+name+" = "+strings.Join(values, ", "))
 	}
 	return strings.Join(sets, "; ")
+}
+
+// listSettings are the lists of names that a session can set. Within one pair of quotes PostgreSQL
+// takes such a list for a single name with commas in it, so each name gets quotes of its own.
+// https://www.postgresql.org/docs/current/sql-set.html, and variable_is_guc_list_quote in
+// https://github.com/postgres/postgres/blob/REL_17_STABLE/src/bin/pg_dump/dumputils.c
+var listSettings = []string{"search_path", "temp_tablespaces"}
+
+var listedName = regexp.MustCompile(`^\s*(?:"((?:[^"]|"")*)"|([^\s",]+))\s*(,|$)`)
+
+// splitNames takes a list apart as PostgreSQL does in its configuration file: names without double
+// quotes are lower-case. The empty list is one empty name, which stands for none.
+func splitNames(list string) ([]string, error) {
+	if strings.TrimSpace(list) == "" {
+		return []string{""}, nil
+	}
+	var names []string
+	for more := true; more; {
+		m := listedName.FindStringSubmatch(list)
+		if m == nil {
+			return nil, errors.New(`this is no list of names; write app, public, and in double quotes what is no plain name: "My Schema"`)
+		}
+		names = append(names, strings.ReplaceAll(m[1], `""`, `"`)+strings.ToLower(m[2]))
+		list, more = list[len(m[0]):], m[3] == ","
+	}
+	return names, nil
 }
 
 // addClientPolicies adds one policy for each user, to be attached to the roles that log
 // in as that user.
 func (s Spec) addClientPolicies(t *template) {
 	for _, u := range s.Users {
-		rules := []props{allow([]string{"rds-db:connect"}, []any{dbUserARN(s.resourceID(), u.Name)})}
+		logins := []any{dbUserARN(s.resourceID(), u.Name)}
+		if u.Direct && !s.Proxy.Off {
+			logins = append(logins, dbUserARN(getAtt("Cluster", "DBClusterResourceId"), u.Name))
+		}
+		rules := []props{allow([]string{"rds-db:connect"}, logins)}
 		why := "lets the role it is attached to log in as " + u.Name
 		if s.Auth == Secrets {
 			rules = readSecrets(s.KMSKey, secretsManager, ref("Secret"+logicalName(u.Name)))

@@ -2,6 +2,7 @@ package aurora
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 )
@@ -100,11 +101,18 @@ type User struct {
 	Schemas []string `json:"schemas,omitempty"`
 	// StatementTimeout ends statements that run longer. A client that gives up does not
 	// end them behind RDS Proxy, which has no cancel requests. Default 1 minute, none
-	// for an [Owner]; negative means none.
+	// for an [Owner]; negative means none. A statement_timeout in Proxy.Session goes before it.
 	StatementTimeout time.Duration `json:"statementTimeout,omitempty"`
 	// IdleInTransactionTimeout ends sessions that do nothing inside an open transaction.
-	// Default 1 minute; negative means none.
+	// Default 1 minute; negative means none. An idle_in_transaction_session_timeout in
+	// Proxy.Session goes before it.
 	IdleInTransactionTimeout time.Duration `json:"idleInTransactionTimeout,omitempty"`
+	// Direct lets the user log in to the cluster itself as well, past the proxy, for what
+	// would pin there: migrations, LISTEN. With [IAM] the user's policy then allows it, which
+	// is for each server apart; from where, Network.DirectSecurityGroups says. Without a
+	// proxy every user logs in to the cluster. Default false.
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.IAMDBAuth.IAMPolicy.html
+	Direct bool `json:"direct,omitempty"`
 }
 
 // Access is what a [User] may do.
@@ -202,8 +210,10 @@ type Proxy struct {
 	// for, 5 minutes by default. Default 30 minutes.
 	IdleClientTimeout time.Duration `json:"idleClientTimeout,omitempty"`
 	// Session are settings of every database connection, by name: the place for what
-	// would pin the session if a client sent SET. Everyone who may describe the
-	// proxy can read them. Default: idle_in_transaction_session_timeout of 1 minute.
+	// would pin the session if a client sent SET. They go before what a user has of its own
+	// (https://www.postgresql.org/docs/current/sql-alterrole.html). Lists of names, which are
+	// search_path and temp_tablespaces, are written as SHOW writes them: app, "My Schema".
+	// Everyone who may describe the proxy can read them. Default: none.
 	Session map[string]string `json:"session,omitempty"`
 	// NoReaderEndpoint does without the read-only endpoint a proxy gets if there are
 	// readers. It costs what a PrivateLink endpoint costs.
@@ -224,9 +234,21 @@ type Network struct {
 	// ZoneIDs are the availability zone ids of the subnets, as use1-az1, in the same
 	// order. They are not rendered, but checked: RDS Proxy is not in every zone.
 	ZoneIDs []string `json:"zoneIDs,omitempty"`
-	// ClientSecurityGroups are the security groups that may connect, parameter
-	// ClientSecurityGroupIds.
+	// ClientSecurityGroups are the security groups that may connect to the proxy, or to
+	// the cluster if there is none, parameter ClientSecurityGroupIds. In a stack that is
+	// deployed a group keeps its place: append new ones, and write another one in the
+	// place of one that goes unless it is the last. CloudFormation creates the rule for a
+	// group's new place before it deletes the one for the old, and EC2 refuses two of the same
+	// (InvalidPermission.Duplicate).
+	// https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-attribute-updatereplacepolicy.html
+	// https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html
 	ClientSecurityGroups []string `json:"clientSecurityGroups,omitempty"`
+	// DirectSecurityGroups are the security groups that may connect to the cluster itself,
+	// past the proxy: those of whoever runs [Bootstrap], migrations or LISTEN. Parameter
+	// DirectSecurityGroupIds, which is there if this names one or a user is Direct; without
+	// it nobody but the proxy may. They keep their places as those above do. Clients of the cluster need the RDS root certificates:
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/UsingWithRDS.SSL.html
+	DirectSecurityGroups []string `json:"directSecurityGroups,omitempty"`
 }
 
 // Insights is CloudWatch Database Insights.
@@ -262,8 +284,12 @@ type Alarms struct {
 	// publishes one value a minute. Default 5 minutes. An alarm on something sustained
 	// needs 5 of 6 data points, so that a peak that scaling deals with is none.
 	Period time.Duration `json:"period,omitempty"`
-	// ACUPercent is the share of the maximum capacity an instance may use, sustained.
-	// Default 80.
+	// ACUPercent is the share of the maximum capacity an instance may use, sustained. It
+	// must be more than Capacity.Min is of Capacity.Max: what is measured is the capacity
+	// an instance has, of which even an idle one has the minimum, so the alarm would
+	// always be on. Default 80, or half-way from minimum to maximum where that is more.
+	// Where the two are the same there are no alarms on capacity.
+	// https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/aurora-serverless-v2.setting-capacity.html
 	ACUPercent int `json:"acuPercent,omitempty"`
 	// PinnedSessions is how many pinned sessions are too many, sustained. Default 10.
 	PinnedSessions int `json:"pinnedSessions,omitempty"`
@@ -318,15 +344,21 @@ func (s Spec) WithDefaults() Spec {
 	s.Network.Subnets = slices.Clone(s.Network.Subnets)
 	s.Network.ZoneIDs = slices.Clone(s.Network.ZoneIDs)
 	s.Network.ClientSecurityGroups = slices.Clone(s.Network.ClientSecurityGroups)
+	s.Network.DirectSecurityGroups = slices.Clone(s.Network.DirectSecurityGroups)
 	if !s.Insights.Off {
 		set(&s.Insights.Days, map[bool]int{false: 7, true: 465}[s.Insights.Advanced])
 	}
 	set(&s.Backup.Days, 7)
-	s.Alarms = s.Alarms.withDefaults()
+	s.Alarms = s.Alarms.withDefaults(s.Capacity)
 	s.DataAPI = s.DataAPI || s.BootstrapAtDeploy || s.rotatesInStack()
 	s.Tags = maps.Clone(s.Tags)
 	s.Overrides = slices.Clone(s.Overrides)
 	return s
+}
+
+// direct reports whether somebody may connect past the proxy.
+func (s Spec) direct() bool {
+	return !s.Proxy.Off && (len(s.Network.DirectSecurityGroups) > 0 || slices.ContainsFunc(s.Users, func(u User) bool { return u.Direct }))
 }
 
 // rotatesInStack reports whether the template holds the rotation function.
@@ -345,32 +377,33 @@ func (u User) withDefaults(schemas []string) User {
 }
 
 func (p Proxy) withDefaults() Proxy {
+	p.Session = maps.Clone(p.Session)
 	if p.Off {
-		p.Session = maps.Clone(p.Session)
 		return p
 	}
 	set(&p.MaxConnectionsPercent, 90)
 	set(&p.MaxIdleConnectionsPercent, p.MaxConnectionsPercent/2)
 	set(&p.BorrowTimeout, 30*time.Second)
 	set(&p.IdleClientTimeout, 30*time.Minute)
-	p.Session = maps.Clone(p.Session)
-	if p.Session == nil {
-		p.Session = map[string]string{"idle_in_transaction_session_timeout": "1min"}
-	}
 	return p
 }
 
-func (a Alarms) withDefaults() Alarms {
+func (a Alarms) withDefaults(c Capacity) Alarms {
 	if a.Off {
 		return a
 	}
 	set(&a.Period, 5*time.Minute)
-	set(&a.ACUPercent, 80)
+	if least := c.leastPercent(); least < 100 {
+		set(&a.ACUPercent, max(80, int(math.Ceil((least+100)/2))))
+	}
 	set(&a.PinnedSessions, 10)
 	set(&a.BorrowLatency, 100*time.Millisecond)
 	set(&a.FailedLogins, 20)
 	return a
 }
+
+// leastPercent is how much of the maximum an instance has at least, in percent.
+func (c Capacity) leastPercent() float64 { return 100 * c.Min / c.Max }
 
 // set gives a field its default unless it has a value.
 func set[T comparable](field *T, value T) {

@@ -16,8 +16,8 @@ import (
 // Template renders the Spec as a CloudFormation template in JSON, after checking it
 // with [Spec.Validate]. The same Spec gives the same bytes. The template holds no
 // transforms and no assets, and needs CAPABILITY_IAM alone. Its parameters are VpcId,
-// SubnetIds and ClientSecurityGroupIds; its outputs are what [HandoffFromOutputs]
-// reads.
+// SubnetIds and ClientSecurityGroupIds, and DirectSecurityGroupIds where somebody may
+// connect past the proxy; its outputs are what [HandoffFromOutputs] reads.
 func (s Spec) Template() ([]byte, error) {
 	t, err := s.checked()
 	if err != nil {
@@ -145,9 +145,11 @@ func logicalName(name string) string {
 	return b.String()
 }
 
-// clientSlots is how many client security groups the template has rules for. A template
-// without transforms cannot loop over a parameter.
-const clientSlots = 5
+// leastSlots is how many security groups of a kind the template has rules for at least. A
+// template without transforms cannot loop over a parameter.
+const leastSlots = 5
+
+func slots(groups []string) int { return max(leastSlots, len(groups)) }
 
 // render builds the template of a Spec that has been checked, overrides included.
 func (s Spec) render() (*template, error) {
@@ -206,21 +208,26 @@ func (s Spec) parameters() map[string]props {
 	all := map[string]props{
 		"VpcId":                  {"Type": "AWS::EC2::VPC::Id", "Description": "The VPC of the cluster"},
 		"SubnetIds":              {"Type": "List<AWS::EC2::Subnet::Id>", "Description": "Private subnets in at least two availability zones"},
-		"ClientSecurityGroupIds": {"Type": "List<AWS::EC2::SecurityGroup::Id>", "Description": fmt.Sprintf("The security groups that may connect, at most %d", s.slots())},
+		"ClientSecurityGroupIds": {"Type": "List<AWS::EC2::SecurityGroup::Id>", "Description": fmt.Sprintf("The security groups that may connect, at most %d", slots(s.Network.ClientSecurityGroups))},
+	}
+	if s.direct() {
+		all["DirectSecurityGroupIds"] = props{
+			"Type":        "List<AWS::EC2::SecurityGroup::Id>",
+			"Description": fmt.Sprintf("The security groups that may connect to the cluster itself, past the proxy, at most %d", slots(s.Network.DirectSecurityGroups)),
+		}
 	}
 	for id, value := range map[string]string{
 		"VpcId":                  s.Network.VPC,
 		"SubnetIds":              strings.Join(s.Network.Subnets, ","),
 		"ClientSecurityGroupIds": strings.Join(s.Network.ClientSecurityGroups, ","),
+		"DirectSecurityGroupIds": strings.Join(s.Network.DirectSecurityGroups, ","),
 	} {
-		if value != "" {
+		if value != "" && all[id] != nil {
 			all[id]["Default"] = value
 		}
 	}
 	return all
 }
-
-func (s Spec) slots() int { return max(clientSlots, len(s.Network.ClientSecurityGroups)) }
 
 // override sets or removes one property.
 func (t *template) override(o Override) error {

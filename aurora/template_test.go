@@ -36,6 +36,10 @@ func golden() map[string]aurora.Spec {
 	full.IOOptimized = true
 	full.Insights.Advanced = true
 	specs["secrets"] = full
+	direct := aurora.EarlyProduction()
+	direct.Network.DirectSecurityGroups = []string{"sg-0123456789abcdef2", "sg-0123456789abcdef3"}
+	direct.Users = []aurora.User{{Name: "app"}, {Name: "migrate", Access: aurora.Owner, Direct: true}}
+	specs["direct"] = direct
 	deployed := aurora.EarlyProduction()
 	deployed.BootstrapAtDeploy, deployed.Alarms.Off = true, true
 	specs["bootstrap"] = deployed
@@ -98,6 +102,56 @@ func nothingReplaced(t *testing.T, old, updated []byte) {
 	}
 	if t.Failed() {
 		t.Fatal("whoever updates a stack loses data or an endpoint; if it must be: -update -replace, and say it in the change log")
+	}
+}
+
+// Past the proxy there is a way where the Spec asks for one, for the groups that are given, and no
+// trace of one where it does not.
+func TestDirectAccess(t *testing.T) {
+	t.Parallel()
+	group := []string{"sg-0123456789abcdef2"}
+	users := []aurora.User{{Name: "app"}, {Name: "migrate", Direct: true}}
+	for _, tt := range []struct {
+		name string
+		spec aurora.Spec
+		want bool
+	}{
+		{"nobody", aurora.Spec{}, false},
+		{"a group", aurora.Spec{Network: aurora.Network{DirectSecurityGroups: group}}, true},
+		{"a user", aurora.Spec{Users: users}, true},
+		{"a user with a secret", aurora.Spec{Users: users, Auth: aurora.Secrets}, true},
+		{"without a proxy", aurora.Spec{Users: users, Network: aurora.Network{DirectSecurityGroups: group}, Proxy: aurora.Proxy{Off: true}}, false},
+	} {
+		text := render(t, tt.spec)
+		out, err := deployment.Deploy(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var into []string
+		for id, r := range out.Resources {
+			if r.Type == "AWS::EC2::SecurityGroupIngress" && r.Properties["GroupId"] == out.Resources["FromDirect1"].Properties["GroupId"] {
+				into = append(into, fmt.Sprint(id, " ", r.Properties["SourceSecurityGroupId"]))
+			}
+		}
+		slices.Sort(into)
+		cluster := out.Resources["Cluster"].Properties["VpcSecurityGroupIds"]
+		switch {
+		case !tt.want:
+			if strings.Contains(string(text), "Direct") || out.Outputs["ClusterHost"] != "" {
+				t.Errorf("%s: there is a way past the proxy", tt.name)
+			}
+		case len(into) != 3 || !strings.HasPrefix(into[0], "ClusterFromProxy ") || into[1] != "FromDirect1 sg-0123456789abcdef2" || into[2] != "FromDirect2 sg-0123456789abcdef3":
+			t.Errorf("%s: into the cluster may %q", tt.name, into)
+		case fmt.Sprint(cluster) != fmt.Sprint([]any{out.Resources["FromDirect1"].Properties["GroupId"]}):
+			t.Errorf("%s: the rules are for %v, the cluster has %v", tt.name, out.Resources["FromDirect1"].Properties["GroupId"], cluster)
+		case out.Outputs["ClusterHost"] == "" || out.Outputs["ClusterHost"] == out.Outputs["Host"]:
+			t.Errorf("%s: the cluster is at %q", tt.name, out.Outputs["ClusterHost"])
+		}
+	}
+	six := []string{"sg-00000000", "sg-00000001", "sg-00000002", "sg-00000003", "sg-00000004", "sg-00000005"}
+	all := resources(t, render(t, aurora.Spec{Network: aurora.Network{DirectSecurityGroups: six}}))
+	if all["FromDirect6"].Condition != "HasDirect6" || all["FromClient6"].Type != "" {
+		t.Errorf("of six groups: %+v", all["FromDirect6"])
 	}
 }
 
@@ -225,6 +279,27 @@ func TestAlarmsWatchEachInstance(t *testing.T) {
 	}
 	if len(body.Widgets) != alarms || alarms != 3*2+5 {
 		t.Errorf("%d widgets, %d alarms", len(body.Widgets), alarms)
+	}
+}
+
+// No alarm on capacity is on while an instance idles, whatever the capacity.
+func TestAlarmsOnCapacityCanBeOff(t *testing.T) {
+	t.Parallel()
+	for want, c := range map[string]aurora.Capacity{
+		"80 16": {}, "80 5": {Min: 3, Max: 5}, "82 8": {Min: 5, Max: 8}, "90 5": {Min: 4, Max: 5}, "100 256": {Min: 255.5, Max: 256}, "none": {Min: 256, Max: 256},
+	} {
+		for _, spec := range []aurora.Spec{{Capacity: c}, aurora.Spec{Capacity: c}.WithDefaults()} {
+			all := resources(t, render(t, spec))
+			got := "none"
+			if share, ok := all["AlarmCapacity2"]; ok {
+				got = fmt.Sprint(share.Properties["Threshold"], all["AlarmCeiling2"].Properties["Threshold"])
+			} else if all["AlarmCeiling2"].Type != "" || all["AlarmPinned"].Type == "" {
+				t.Errorf("%+v: not all alarms on capacity are left out, or others too", c)
+			}
+			if got != want {
+				t.Errorf("%+v: alarms at %s, want %s", c, got, want)
+			}
+		}
 	}
 }
 

@@ -238,6 +238,11 @@ func (s Spec) checkProxy(p *problems) {
 		if strings.ContainsAny(s.Proxy.Session[name], ";\\\x00\n\r$") {
 			p.add(field, RuleSession, "the value holds one of ; \\ $ or a line break, which an init query cannot carry safely")
 		}
+		if slices.Contains(listSettings, name) {
+			if _, err := splitNames(s.Proxy.Session[name]); err != nil {
+				p.add(field, RuleSession, "%v", err)
+			}
+		}
 	}
 }
 
@@ -266,6 +271,7 @@ func (s Spec) checkNetwork(p *problems) {
 	}
 	checkIDs(p, "Network.Subnets", subnetID, "subnet-...", n.Subnets)
 	checkIDs(p, "Network.ClientSecurityGroups", groupID, "sg-...", n.ClientSecurityGroups)
+	checkIDs(p, "Network.DirectSecurityGroups", groupID, "sg-...", n.DirectSecurityGroups)
 	if len(n.Subnets) > 0 {
 		checkSubnets(p, "Network.Subnets", n.Subnets)
 	}

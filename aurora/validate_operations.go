@@ -83,11 +83,25 @@ func (s Spec) checkAlarms(p *problems) {
 		p.add("Alarms.TopicARN", RuleAlarm, "%q is no ARN of an SNS topic", a.TopicARN)
 	}
 	checkPeriod(p, "Alarms.Period", a.Period)
-	within(p, "Alarms.ACUPercent", RuleAlarm, a.ACUPercent, 1, 100)
+	if a.ACUPercent != 0 { // else the capacity does not change, or is none
+		within(p, "Alarms.ACUPercent", RuleAlarm, a.ACUPercent, 1, 100)
+		checkCapacityAlarm(p, "Alarms.ACUPercent", float64(a.ACUPercent), s.Capacity.leastPercent(), 100)
+	}
 	within(p, "Alarms.PinnedSessions", RuleAlarm, a.PinnedSessions, 1, math.MaxInt32)
 	within(p, "Alarms.FailedLogins", RuleAlarm, a.FailedLogins, 1, math.MaxInt32)
 	if a.BorrowLatency < time.Millisecond || a.BorrowLatency > 5*time.Minute {
 		p.add("Alarms.BorrowLatency", RuleAlarm, "it is %v; write a time from 1ms to 5m, the longest a client may wait", a.BorrowLatency)
+	}
+}
+
+// checkCapacityAlarm looks at the threshold of a Spec's or a template's alarm on capacity.
+func checkCapacityAlarm(p *problems, field string, threshold, least, most float64) {
+	switch {
+	case threshold <= 0 || least > most: // wrong in another way
+	case least == most:
+		p.add(field, RuleAlarm, "minimum and maximum capacity are the same, so the alarm would always be on; take it away, or make the maximum more than the minimum")
+	case threshold <= least:
+		p.add(field, RuleAlarm, "it is %g, and an instance at its minimum capacity is at %.4g already, so the alarm would always be on; write more than that, up to %g", threshold, least, most)
 	}
 }
 

@@ -2,7 +2,12 @@ package aurora
 
 // What is allowed and may still not be what was meant.
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
+
+const docAlterRole = "https://www.postgresql.org/docs/current/sql-alterrole.html"
 
 // Warning is something that works and costs, or works less well than it could.
 type Warning struct {
@@ -30,7 +35,12 @@ func (s Spec) Warnings() []Warning {
 	warn(s.Proxy.Off && s.Auth == IAM, "Proxy.Off", "clients of the cluster's own endpoint need the RDS root certificates: sslrootcert in the connection string, or PGSSLROOTCERT", docAUG+"UsingWithRDS.SSL.html")
 	warn(!s.Proxy.Off && s.Disposable, "Proxy", "RDS Proxy is charged for at least 8 ACU, more than a small cluster itself", "https://aws.amazon.com/rds/proxy/pricing/")
 	warn(s.Proxy.DebugLogging, "Proxy.DebugLogging", "statements go to the log with their texts; RDS Proxy switches it off after a day", docAUG+"rds-proxy.troubleshooting.html")
+	for _, of := range [][2]string{{"idle_in_transaction_session_timeout", "IdleInTransactionTimeout"}, {"statement_timeout", "StatementTimeout"}} {
+		_, is := s.Proxy.Session[of[0]]
+		warn(is && !s.Proxy.Off, fmt.Sprintf("Proxy.Session[%q]", of[0]), "it takes the place of every user's "+of[1]+"; leave it to that", docAlterRole)
+	}
 	warn(s.Proxy.Off && !(given.Proxy.isZero()), "Proxy", "the proxy is off, so its other fields do nothing", docProxy)
+	warn(s.Proxy.Off && len(s.Network.DirectSecurityGroups) > 0, "Network.DirectSecurityGroups", "without a proxy there is no way past it, so these may not connect; write them to ClientSecurityGroups", RuleNetwork.Doc())
 	warn(s.Auth == IAM && given.Rotation != Rotation{}, "Rotation", "with IAM there are no secrets of users to rotate", RuleAuth.Doc())
 	warn(s.Auth == Secrets && s.Rotation.Off, "Rotation.Off", "the passwords stay as they were generated", docRotation)
 	warn(s.BootstrapAtDeploy && s.Auth == Secrets && !s.rotatesInStack(), "Rotation", "nothing in the stack tells the database the users' passwords: without the stack's own rotation that is up to you", docRotation)

@@ -118,12 +118,13 @@ func includeTemplate(scope constructs.Construct, text []byte, parameters map[str
 	delete(template, "Conditions")
 	resources, _ := template["Resources"].(map[string]any)
 	for id := range resources {
-		if strings.HasPrefix(id, "FromClient") { // see AllowFrom
+		if strings.HasPrefix(id, "FromClient") || strings.HasPrefix(id, "FromDirect") { // see AllowFrom
 			delete(resources, id)
 		}
 	}
 	all, _ := template["Parameters"].(map[string]any)
 	delete(all, "ClientSecurityGroupIds")
+	delete(all, "DirectSecurityGroupIds")
 	text, err := json.Marshal(template)
 	if err != nil {
 		return nil, nil, err
@@ -195,7 +196,8 @@ func (d *Database) Resource(logicalID string) awscdk.CfnResource {
 	return d.include.GetResource(&logicalID)
 }
 
-// AllowFrom lets clients connect: it opens the security groups of both sides.
+// AllowFrom lets clients connect: it opens the security groups of both sides. Past the proxy, to
+// the cluster itself, d.Cluster.Connections().AllowDefaultPortFrom lets them.
 func (d *Database) AllowFrom(clients ...awsec2.IConnectable) {
 	for _, client := range clients {
 		d.Connections.AllowDefaultPortFrom(client, jsii.String("PostgreSQL"))
@@ -203,7 +205,8 @@ func (d *Database) AllowFrom(clients ...awsec2.IConnectable) {
 }
 
 // GrantConnect lets grantee log in as one user: with IAM it may make tokens for that
-// user and no other; with secrets it may read that user's secret.
+// user and no other, for the cluster itself too if the user is Direct; with secrets it may
+// read that user's secret.
 func (d *Database) GrantConnect(grantee awsiam.IGrantable, user string) error {
 	u, err := d.Handoff.User(user)
 	if err != nil {
@@ -216,9 +219,15 @@ func (d *Database) GrantConnect(grantee awsiam.IGrantable, user string) error {
 		}
 		return nil
 	}
-	grant(grantee, []string{"rds-db:connect"}, *awscdk.Fn_Join(jsii.String(""), jsii.Strings(
-		"arn:", *awscdk.Aws_PARTITION(), ":rds-db:", *awscdk.Aws_REGION(), ":", *awscdk.Aws_ACCOUNT_ID(), ":dbuser:", d.Handoff.ResourceID, "/", u.Name,
-	)))
+	servers := []string{d.Handoff.ResourceID}
+	if u.Direct {
+		servers = append(servers, d.Handoff.ClusterResourceID)
+	}
+	for _, id := range servers {
+		grant(grantee, []string{"rds-db:connect"}, *awscdk.Fn_Join(jsii.String(""), jsii.Strings(
+			"arn:", *awscdk.Aws_PARTITION(), ":rds-db:", *awscdk.Aws_REGION(), ":", *awscdk.Aws_ACCOUNT_ID(), ":dbuser:", id, "/", u.Name,
+		)))
+	}
 	return nil
 }
 

@@ -77,6 +77,9 @@ func TestTheSameResourcesAsThePlainTemplate(t *testing.T) {
 	secrets := aurora.Growth()
 	secrets.Auth = aurora.Secrets
 	specs["secrets"] = secrets
+	direct := aurora.Growth()
+	direct.Users = []aurora.User{{Name: "app"}, {Name: "migrate", Access: aurora.Owner, Direct: true}}
+	specs["direct"] = direct
 	for name, spec := range specs {
 		stack, _ := newDatabase(t, spec)
 		got := synthesized(t, stack)
@@ -95,7 +98,7 @@ func TestTheSameResourcesAsThePlainTemplate(t *testing.T) {
 		}
 		want := reread(t, json.RawMessage(network.Replace(string(text))))
 		for id, r := range want.Resources {
-			if strings.HasPrefix(id, "FromClient") {
+			if strings.HasPrefix(id, "FromClient") || strings.HasPrefix(id, "FromDirect") {
 				continue
 			}
 			if g := got.Resources[id]; g.Type != r.Type || !reflect.DeepEqual(g.Properties, r.Properties) || !reflect.DeepEqual(g.DependsOn, r.DependsOn) {
@@ -149,6 +152,45 @@ func TestGrantsAndConnections(t *testing.T) {
 		if !strings.Contains(ingress, "5432") || !strings.Contains(ingress, "ProxySecurityGroup") {
 			t.Errorf("%s: ingress %s", auth, ingress)
 		}
+	}
+}
+
+// A user who may pass the proxy by may log in at both, and who is let in to the cluster is the CDK's
+// business.
+func TestDirectAccess(t *testing.T) {
+	spec := aurora.EarlyProduction()
+	spec.Users = []aurora.User{{Name: "app"}, {Name: "migrate", Access: aurora.Owner, Direct: true}}
+	stack, db := newDatabase(t, spec)
+	role := awsiam.NewRole(stack, jsii.String("ServiceRole"), &awsiam.RoleProps{AssumedBy: awsiam.NewServicePrincipal(jsii.String("lambda.amazonaws.com"), nil)})
+	if err := db.GrantConnect(role, "migrate"); err != nil {
+		t.Fatal(err)
+	}
+	client := awsec2.SecurityGroup_FromSecurityGroupId(stack, jsii.String("Client"), jsii.String("sg-0123456789abcdef0"), nil)
+	db.Cluster.Connections().AllowDefaultPortFrom(client, jsii.String("migrations"))
+	got := synthesized(t, stack)
+	var statement, ingress string
+	for id, r := range got.Resources {
+		switch {
+		case r.Type == "AWS::IAM::Policy" && strings.HasPrefix(id, "ServiceRole"):
+			statement = fmt.Sprint(r.Properties["PolicyDocument"])
+		case r.Type == "AWS::EC2::SecurityGroupIngress" && r.Properties["SourceSecurityGroupId"] == "sg-0123456789abcdef0":
+			ingress = fmt.Sprint(r.Properties)
+		}
+	}
+	for _, want := range []string{"Fn::GetAtt:[Proxy DBProxyArn]", "Fn::GetAtt:[Cluster DBClusterResourceId]", "/migrate"} {
+		if !strings.Contains(statement, want) {
+			t.Errorf("the policy %s lacks %q", statement, want)
+		}
+	}
+	if !strings.Contains(ingress, "ClusterSecurityGroup") || !strings.Contains(ingress, "5432") {
+		t.Errorf("ingress %q", ingress)
+	}
+	env, err := db.Env("migrate")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host := stack.Resolve((*env)["AURORA_CLUSTER_HOST"]); !strings.Contains(fmt.Sprint(host), "Cluster Endpoint.Address") {
+		t.Errorf("the cluster is at %v", host)
 	}
 }
 

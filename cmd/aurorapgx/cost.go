@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"reflect"
 	"strings"
 
 	"github.com/aurorapgx/aurorapgx/aurora"
@@ -18,8 +20,8 @@ is charged for 8 ACU at least, which is more than a small database costs; its li
 
 "--stage all" holds the four stages against what they were first planned with. Prices are a
 dated table of list prices; --prices changes them, from a JSON object with the fields of
-aurora.Prices in lower camel case, such as {"acuHour": 0.11}. A region that is not in the table
-needs all of them.
+aurora.Prices in lower camel case, such as {"acuHour": 0.11}. For a region that is not in the
+table it has to hold every price; one that is not charged there is 0.
 ` + specHelp
 
 func runCost(_ context.Context, p *program, args []string) error {
@@ -78,11 +80,32 @@ func (p *program) readPrices(region, file string) (aurora.Prices, error) {
 	if err := decodeStrict(data, &prices); err != nil {
 		return aurora.Prices{}, fmt.Errorf("%s: %w", name, err)
 	}
-	if !known && (prices.ACUHour == 0 || prices.ProxyACUHour == 0 || prices.StorageGBMonth == 0) {
-		return aurora.Prices{}, fmt.Errorf("%s: region %q is not in the table, so it needs all prices: acuHour, proxyACUHour, storageGBMonth and the rest", name, region)
+	if missing := missingPrices(data); !known && len(missing) > 0 {
+		return aurora.Prices{}, fmt.Errorf("%s: region %q is not in the table, so every price is needed; write %s as well", name, region, strings.Join(missing, ", "))
 	}
 	prices.AsOf = strings.TrimPrefix(prices.AsOf+", changed by "+name, ", ")
 	return prices, nil
+}
+
+// missingPrices are the numbers of aurora.Prices that JSON which has been read as one does not give.
+// A price of 0 is given: it is for what costs nothing.
+func missingPrices(data []byte) []string {
+	var given map[string]json.RawMessage
+	_ = json.Unmarshal(data, &given) // it has been read before
+	var missing []string
+	for _, f := range jsonFields(reflect.TypeFor[aurora.Prices]()) {
+		if f.typ.Kind() != reflect.Float64 {
+			continue
+		}
+		has := false
+		for name, value := range given {
+			has = has || string(value) != "null" && strings.EqualFold(name, f.name) // as encoding/json matches them
+		}
+		if !has {
+			missing = append(missing, f.name)
+		}
+	}
+	return missing
 }
 
 func (p *program) printEstimate(e aurora.Estimate) error {

@@ -11,6 +11,7 @@ bytes for the same spec, for whatever deploys it:
       --capabilities CAPABILITY_IAM --parameter-overrides VpcId=... SubnetIds=...,... \
       ClientSecurityGroupIds=...
 
+Where the spec lets somebody connect past the proxy, DirectSecurityGroupIds=... is needed as well.
 A spec that is not valid is not rendered; "validate" says what is wrong with it.
 ` + specHelp
 

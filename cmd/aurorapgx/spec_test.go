@@ -291,6 +291,13 @@ func TestCost(t *testing.T) {
 	if e.Items[0].Floor != 2*730 || e.PricesAsOf != aurora.PricesAsOf+", changed by "+prices {
 		t.Errorf("%+v", e)
 	}
+	// Every price there is, some of them 0, makes a region of one's own.
+	own := `{"acuHour": 1, "acuHourIOOptimized": 1, "storageGBMonth": 0, "storageGBMonthIOOptimized": 1, "ioMillion": 0, "BackupGBMonth": 1,
+		"proxyACUHour": 0, "proxyMinimumACU": 8, "endpointAZHour": 0, "secretMonth": 0, "alarmMonth": 0`
+	e = decode[aurora.Estimate](t, world{stdin: own + `, "dashboardMonth": 0}`}.run(t, "cost", "--json", "--stage", "growth", "--region", "eu-west-9", "--prices", "-").ok(t))
+	if e.Region != "eu-west-9" || e.Items[0].Floor != 2*730 || e.PricesAsOf != "changed by standard input" {
+		t.Errorf("%+v", e)
+	}
 	for _, tt := range []struct {
 		args  string
 		stdin string
@@ -300,7 +307,10 @@ func TestCost(t *testing.T) {
 		{"--stage growth --region eu-west-9", "", exitFailed, `no prices for region "eu-west-9": the table has eu-west-2 and us-east-1`},
 		{"--stage growth --prices -", `{"acuHuor": 1}`, exitFailed, `there is no field "acuHuor" here; did you mean "acuHour"?`},
 		{"--stage growth --prices -", `{"acuHour": "1"}`, exitFailed, `acuHour is a number here, not a JSON string`},
-		{"--stage growth --region eu-west-9 --prices -", `{"acuHour": 1}`, exitFailed, "needs all prices"},
+		{"--stage growth --region eu-west-9 --prices -", own + "}", exitFailed, "so every price is needed; write dashboardMonth as well"},
+		{"--stage growth --region eu-west-9 --prices -", own + `, "dashboardMonth": null}`, exitFailed, "write dashboardMonth as well"},
+		{"--stage growth --region eu-west-9 --prices -", `{"acuHour": 1, "proxyACUHour": 1, "storageGBMonth": 1}`, exitFailed,
+			"write acuHourIOOptimized, storageGBMonthIOOptimized, ioMillion, backupGBMonth, proxyMinimumACU, endpointAZHour, secretMonth, alarmMonth, dashboardMonth as well"},
 		{"--stage growth --average-acu 99", "", exitFailed, "cannot average 99 ACU"},
 		{"--stage growth --markdown", "", exitUsage, "--markdown goes with --stage all"},
 		{"--stage all --spec x.json", "", exitUsage, "--stage all takes no --spec"},

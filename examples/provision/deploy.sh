@@ -1,16 +1,22 @@
 #!/bin/sh
 # Deploys orders.json to AWS and creates its users. It needs the AWS CLI with credentials, Go and
-# psql, and has to run where the cluster can be reached (it has no public address): in the VPC, or
-# behind a VPN. What it needs to know of the network:
+# psql, and has to run on a machine in the VPC, because the cluster has no public address, with one of
+# DIRECT_SECURITY_GROUP_IDS, because the users are created past the proxy. What it needs to know of the
+# network:
 #
-#   VPC_ID=vpc-... SUBNET_IDS=subnet-...,subnet-... CLIENT_SECURITY_GROUP_IDS=sg-... ./deploy.sh
+#   VPC_ID=vpc-... SUBNET_IDS=subnet-...,subnet-... CLIENT_SECURITY_GROUP_IDS=sg-... \
+#   DIRECT_SECURITY_GROUP_IDS=sg-... ./deploy.sh
+#
+# Groups keep their places from one run to the next: new ones are appended, because EC2 refuses the
+# rule for a group that moves.
 #
 # It may be run again after every change of orders.json; a change that would replace something is
 # shown and not deployed, unless REPLACE=yes.
 set -eu
 cd "$(dirname "$0")"
 : "${VPC_ID:?the VPC, vpc-...}" "${SUBNET_IDS:?private subnets in two zones, subnet-...,subnet-...}"
-: "${CLIENT_SECURITY_GROUP_IDS:?the security groups that may connect, sg-...}"
+: "${CLIENT_SECURITY_GROUP_IDS:?the security groups that may connect to the proxy, sg-...}"
+: "${DIRECT_SECURITY_GROUP_IDS:?the security groups that may connect to the cluster itself, of this machine among others, sg-...}"
 stack=${STACK:-orders}
 aurorapgx=${AURORAPGX:-go run github.com/aurorapgx/aurorapgx/cmd/aurorapgx}
 work=$(mktemp -d)
@@ -27,13 +33,14 @@ fi
 
 aws cloudformation deploy --stack-name "$stack" --template-file "$work/template.json" --capabilities CAPABILITY_IAM \
 	--no-fail-on-empty-changeset --parameter-overrides \
-	"VpcId=$VPC_ID" "SubnetIds=$SUBNET_IDS" "ClientSecurityGroupIds=$CLIENT_SECURITY_GROUP_IDS"
+	"VpcId=$VPC_ID" "SubnetIds=$SUBNET_IDS" "ClientSecurityGroupIds=$CLIENT_SECURITY_GROUP_IDS" \
+	"DirectSecurityGroupIds=$DIRECT_SECURITY_GROUP_IDS"
 
 # The users. The administrator's password goes from its secret into psql's environment and nowhere
-# else; the cluster's own endpoint is needed because the proxy does not know the administrator.
+# else; they go to the cluster itself because the proxy does not know the administrator.
 aws cloudformation describe-stacks --stack-name "$stack" --output json >"$work/outputs.json"
 eval "$($aurorapgx env --export "$work/outputs.json")"
-PGHOST=$(aws rds describe-db-clusters --db-cluster-identifier "$AURORA_CLUSTER_ARN" --query 'DBClusters[0].Endpoint' --output text)
+PGHOST=$AURORA_CLUSTER_HOST
 PGUSER=$(aws rds describe-db-clusters --db-cluster-identifier "$AURORA_CLUSTER_ARN" --query 'DBClusters[0].MasterUsername' --output text)
 secret=$(aws secretsmanager get-secret-value --secret-id "$AURORA_MASTER_SECRET_ARN" --query SecretString --output text)
 PGPASSWORD=$(printf '%s' "$secret" | sed -n 's/.*"password" *: *"\(\([^"\\]\|\\.\)*\)".*/\1/p' | sed 's/\\\(.\)/\1/g')

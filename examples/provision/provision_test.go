@@ -61,7 +61,7 @@ case "$1 $2" in
 	cat "$FAKE/deployed.json" ;;
 "cloudformation deploy") printf '%s\n' "$@" >"$FAKE/deploy"; cp "$6" "$FAKE/template.json" ;;
 "cloudformation describe-stacks") cat "$FAKE/outputs.json" ;;
-"rds describe-db-clusters") case "$*" in *Endpoint*) echo orders.cluster-x.eu-west-1.rds.amazonaws.com ;; *) echo dbadmin ;; esac ;;
+"rds describe-db-clusters") echo dbadmin ;;
 "rds describe-db-proxy-targets") cat "$FAKE/targets" ;;
 "rds generate-db-auth-token") echo "token for $*" ;;
 "secretsmanager get-secret-value") cat "$FAKE/secret" ;;
@@ -135,7 +135,7 @@ func (s script) run(name string, env ...string) (string, error) {
 	return string(out), err
 }
 
-var network = []string{"VPC_ID=vpc-1", "SUBNET_IDS=subnet-1,subnet-2", "CLIENT_SECURITY_GROUP_IDS=sg-1", "PGSSLMODE=require"}
+var network = []string{"VPC_ID=vpc-1", "SUBNET_IDS=subnet-1,subnet-2", "CLIENT_SECURITY_GROUP_IDS=sg-1", "DIRECT_SECURITY_GROUP_IDS=sg-2,sg-3", "PGSSLMODE=require"}
 
 // The scripts cannot be run against AWS here; what they ask of it can be looked at.
 func TestDeployScript(t *testing.T) {
@@ -151,10 +151,10 @@ func TestDeployScript(t *testing.T) {
 	if s.read("template.json") != string(template) || s.read("psql.sql") != sql {
 		t.Error("another template or other SQL than the spec's")
 	}
-	if got := s.read("deploy"); !strings.Contains(got, "--capabilities\nCAPABILITY_IAM\n") || !strings.HasSuffix(got, "VpcId=vpc-1\nSubnetIds=subnet-1,subnet-2\nClientSecurityGroupIds=sg-1\n") {
+	if got := s.read("deploy"); !strings.Contains(got, "--capabilities\nCAPABILITY_IAM\n") || !strings.HasSuffix(got, "VpcId=vpc-1\nSubnetIds=subnet-1,subnet-2\nClientSecurityGroupIds=sg-1\nDirectSecurityGroupIds=sg-2,sg-3\n") {
 		t.Errorf("deployed with %q", got)
 	}
-	if got := s.read("psql.env"); got != "orders.cluster-x.eu-west-1.rds.amazonaws.com\ndbadmin\norders\nrequire\n" {
+	if got := s.read("psql.env"); got != "orders.cluster-0123456789ab.eu-west-1.rds.amazonaws.com\ndbadmin\norders\nrequire\n" {
 		t.Errorf("psql to %q", got)
 	}
 	if got := s.read("psql.password"); got != `a"b\c'd$e }, {` {
@@ -182,7 +182,10 @@ func TestDeployScript(t *testing.T) {
 		t.Errorf("without a network: %v\n%s", err, out)
 	}
 	s.write("deployed.json", string(template))
-	if out, err := s.run("deploy.sh", network[:3]...); err == nil || !strings.Contains(out, "get global-bundle.pem from https://truststore.pki.rds.amazonaws.com/") {
+	if out, err := s.run("deploy.sh", network[:3]...); err == nil || !strings.Contains(out, "the security groups that may connect to the cluster itself") {
+		t.Errorf("without a way to the cluster: %v\n%s", err, out)
+	}
+	if out, err := s.run("deploy.sh", network[:4]...); err == nil || !strings.Contains(out, "get global-bundle.pem from https://truststore.pki.rds.amazonaws.com/") {
 		t.Errorf("without the certificates: %v\n%s", err, out)
 	}
 }

@@ -26,6 +26,7 @@ import (
 var attributes = map[string]string{
 	"AWS::Region":                        "eu-west-1",
 	"Cluster.DBClusterArn":               "arn:aws:rds:eu-west-1:111122223333:cluster:orders",
+	"Cluster.Endpoint.Address":           "orders.cluster-0123456789ab.eu-west-1.rds.amazonaws.com",
 	"Cluster.DBClusterResourceId":        "cluster-0123456789ABCDEFGHIJKLMNOP",
 	"Cluster.MasterUserSecret.SecretArn": "arn:aws:secretsmanager:eu-west-1:111122223333:secret:rds!cluster-0123",
 	"Proxy.Endpoint":                     "orders.proxy-0123456789ab.eu-west-1.rds.amazonaws.com",

@@ -5,6 +5,7 @@ package integration
 import (
 	"context"
 	"database/sql"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,7 +32,7 @@ func ordersSpec() aurora.Spec {
 	return aurora.Spec{
 		Name: "orders", Database: ordersDB, Schemas: []string{"sales", "audit"},
 		Users: []aurora.User{
-			{Name: "app", Schemas: []string{"sales"}, StatementTimeout: 2 * time.Second},
+			{Name: "app", Schemas: []string{"sales"}, StatementTimeout: 2 * time.Second, IdleInTransactionTimeout: 10 * time.Second},
 			{Name: "report", Access: aurora.ReadOnly},
 			{Name: "migrate", Access: aurora.Owner},
 		},
@@ -159,7 +160,7 @@ func TestBootstrapUsersCanDoWhatTheSpecSays(t *testing.T) {
 		}
 	})
 	t.Run("timeouts", func(t *testing.T) {
-		for user, want := range map[string]string{"app": "2s 1min", "report": "1min 1min", "migrate": "0 1min"} {
+		for user, want := range map[string]string{"app": "2s 10s", "report": "1min 1min", "migrate": "0 1min"} {
 			var got string
 			err := c.as(t, user, ordersDB).QueryRow(t.Context(),
 				"select current_setting('statement_timeout') || ' ' || current_setting('idle_in_transaction_session_timeout')").Scan(&got)
@@ -234,13 +235,13 @@ func TestBootstrapThenPoolThroughProxy(t *testing.T) {
 	if _, err := c.as(t, "migrate", ordersDB).Exec(t.Context(), migrations); err != nil {
 		t.Fatal(err)
 	}
-	px := proxytest.NewProxy(t, c.dsn("app", ordersDB), proxytest.WithIAMUser(users...))
+	px := proxytest.NewProxy(t, c.dsn("app", ordersDB), proxytest.WithIAMUser(users...), proxytest.WithInitQuery(initQuery(t, spec)))
 	for _, tt := range []struct {
 		user, can, cannot, timeout string
 	}{
-		{"app", "insert into sales.item (name) values ('second')", "select * from audit.entry", "2s"},
-		{"report", "select * from audit.entry", "insert into sales.item (name) values ('third')", "1min"},
-		{"migrate", "alter table sales.item add column note text", "create role friend", "0"},
+		{"app", "insert into sales.item (name) values ('second')", "select * from audit.entry", "2s 10s"},
+		{"report", "select * from audit.entry", "insert into sales.item (name) values ('third')", "1min 1min"},
+		{"migrate", "alter table sales.item add column note text", "create role friend", "0 1min"},
 	} {
 		pool, err := proxy.NewPool(t.Context(), px.URL(tt.user, ordersDB), proxy.WithAWSConfig(aws.Config{
 			Credentials: credentials.StaticCredentialsProvider{Value: px.Credentials()},
@@ -256,7 +257,7 @@ func TestBootstrapThenPoolThroughProxy(t *testing.T) {
 			t.Errorf("%s: %s: got %v", tt.user, tt.cannot, err)
 		}
 		var user, timeout string
-		if err := pool.QueryRow(t.Context(), "select current_user::text, current_setting('statement_timeout')").Scan(&user, &timeout); err != nil {
+		if err := pool.QueryRow(t.Context(), "select current_user::text, current_setting('statement_timeout') || ' ' || current_setting('idle_in_transaction_session_timeout')").Scan(&user, &timeout); err != nil {
 			t.Fatal(err)
 		}
 		if user != tt.user || timeout != tt.timeout {
@@ -343,6 +344,47 @@ func TestBootstrapFollowsTheSpec(t *testing.T) {
 	var timeout string
 	if err := c.as(t, "app", ordersDB).QueryRow(t.Context(), "show statement_timeout").Scan(&timeout); err != nil || timeout != "0" {
 		t.Errorf("statement_timeout %q, %v", timeout, err)
+	}
+}
+
+// A proxy can be added to any cluster, and its own user must then get into database postgres, also
+// where a bootstrap had closed it.
+func TestBootstrapLeavesTheDoorOpenForAProxy(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t)
+	spec := ordersSpec()
+	c.asSuper(t, "postgres", "drop role rdsproxyadmin")
+	for _, step := range []struct {
+		name, sql string
+		off       bool
+		app       string // what becomes of a user's attempt to connect to database postgres
+	}{
+		{"without a proxy", "", true, "ok"},
+		{"before the proxy", "", false, "ok"},
+		{"closed without a proxy", "revoke all on database postgres from public", true, "ok"},
+		{"closed before the proxy", "revoke all on database postgres from public", false, "ok"},
+		{"closed by somebody, and not by a bootstrap", "grant temporary on database postgres to public; revoke connect on database postgres from public", true, denied},
+		{"with a proxy", "create role rdsproxyadmin login", false, denied},
+		{"with a proxy of somebody else's", "grant all on database postgres to public", true, denied},
+	} {
+		if step.sql != "" {
+			c.asSuper(t, "postgres", step.sql)
+		}
+		spec.Proxy.Off = step.off
+		c.bootstrap(t, spec)
+		before := c.state(t, ordersDB)
+		c.bootstrap(t, spec)
+		if after := c.state(t, ordersDB); after != before {
+			t.Errorf("%s: the second run changed something:\n%s", step.name, diffLines(before, after))
+		}
+		c.passwords(t, "app")
+		if got := tryDSN(t, c.dsn("app", "postgres")); got != step.app {
+			t.Errorf("%s: app to database postgres: %s, want %s", step.name, got, step.app)
+		}
+	}
+	c.passwords(t, "rdsproxyadmin")
+	if got := tryDSN(t, c.dsn("rdsproxyadmin", "postgres")); got != "ok" {
+		t.Errorf("rdsproxyadmin to database postgres: %s", got)
 	}
 }
 
@@ -479,4 +521,57 @@ func diffLines(before, after string) string {
 		}
 	}
 	return b.String()
+}
+
+// What a template has a proxy run on each of its database connections, run on one.
+func TestSessionOfATemplate(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string]string{
+		"sales, public":                "sales, public",
+		"sales":                        "sales",
+		"Sales,audit":                  "sales, audit",
+		`"My ""own"", schema" , audit`: `"My ""own"", schema", audit`,
+		"o'clock, public":              `"o'clock", public`,
+		"":                             `""`,
+	} {
+		spec := aurora.Spec{Proxy: aurora.Proxy{Session: map[string]string{
+			"search_path": list, "temp_tablespaces": "pg_default, PG_DEFAULT", "datestyle": "SQL, DMY", "statement_timeout": "7s",
+		}}}
+		conn, err := pgx.Connect(t.Context(), backend(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		if _, err := conn.Exec(t.Context(), initQuery(t, spec)); err != nil {
+			t.Fatalf("%s: %v", initQuery(t, spec), err)
+		}
+		var got, rest string
+		err = conn.QueryRow(t.Context(), `select current_setting('search_path'),
+			concat_ws(' / ', current_setting('temp_tablespaces'), current_setting('datestyle'), current_setting('statement_timeout'))`).Scan(&got, &rest)
+		if err != nil || got != want || rest != "pg_default, pg_default / SQL, DMY / 7s" {
+			t.Errorf("%q: search_path is %s, and the rest %s, %v; want %s", list, got, rest, err, want)
+		}
+	}
+}
+
+// initQuery is the initialization query in a spec's template.
+func initQuery(t *testing.T, spec aurora.Spec) string {
+	t.Helper()
+	text, err := spec.Template()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var template struct {
+		Resources struct {
+			ProxyTargets struct {
+				Properties struct {
+					ConnectionPoolConfigurationInfo struct{ InitQuery string }
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &template); err != nil {
+		t.Fatal(err)
+	}
+	return template.Resources.ProxyTargets.Properties.ConnectionPoolConfigurationInfo.InitQuery
 }

@@ -14,6 +14,7 @@ import (
 var stack = cfneval.Stack{Region: "eu-west-1", Account: "123456789012", Parameters: map[string]string{
 	"VpcId": "vpc-0123456789abcdef0", "SubnetIds": "subnet-0123456789abcdef0,subnet-0123456789abcdef1",
 	"ClientSecurityGroupIds": "sg-0123456789abcdef0,sg-0123456789abcdef1",
+	"DirectSecurityGroupIds": "sg-0123456789abcdef2,sg-0123456789abcdef3",
 }}
 
 // specs are the stages, each with IAM and with secrets, and one with all there is.
@@ -32,6 +33,7 @@ func specs() map[string]aurora.Spec {
 	full.Backup.Window, full.MaintenanceWindow = "02:00-03:00", "sun:04:00-sun:05:00"
 	full.Tags = map[string]string{"team": "orders"}
 	full.Readers = []aurora.Reader{{Tier: 1}, {Tier: 15}}
+	full.Users = []aurora.User{{Name: "app"}, {Name: "migrate", Access: aurora.Owner, Direct: true}}
 	all["everything"] = full
 	return all
 }
