@@ -25,7 +25,7 @@ func TestReaderGoesInTheConnect(t *testing.T) {
 			var dialled []string
 			mu.Lock()
 			var px *Proxy
-			px = startScripted(t, func(ctx context.Context, _, addr string) (net.Conn, error) {
+			px = startScripted(t, func(_ context.Context, _, addr string) (net.Conn, error) {
 				mu.Lock()
 				dialled = append(dialled, addr)
 				first, px := len(dialled) == 1, px
