@@ -63,20 +63,21 @@ func (b *backlog) lift(conn net.Conn) {
 }
 
 // look puts the limit on again when all has arrived and the server has said something since, and
-// while the server is silent for longer than the limit: then the kernel is right to give up.
+// while the server is silent: then the kernel is right to give up when its time has come. It
+// looks at the limit when it tries again, and so has to have it early.
 func (b *backlog) look(conn net.Conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closed {
 		return
 	}
-	underWay, silence, ok := underWay(conn)
+	underWay, silent, ok := underWay(conn, b.limit)
 	switch {
 	case !ok, !underWay && b.unread.Load() < muchUnderWay && b.writing.Load() == 0:
 		limitUnacknowledged(conn, b.limit)
 		b.review = nil
 		return
-	case silence >= b.limit:
+	case silent:
 		limitUnacknowledged(conn, b.limit)
 	default:
 		limitUnacknowledged(conn, 0)

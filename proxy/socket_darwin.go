@@ -30,4 +30,4 @@ func unanswered(net.Conn) bool { return false }
 func unacknowledgedLimit(net.Conn) time.Duration { return 0 }
 
 // underWay is not told here.
-func underWay(net.Conn) (underWay bool, silence time.Duration, ok bool) { return false, 0, false }
+func underWay(net.Conn, time.Duration) (underWay, silent, ok bool) { return false, false, false }

@@ -30,25 +30,20 @@ func unacknowledgedLimit(conn net.Conn) (d time.Duration) {
 // lost, or the answer withheld (https://docs.kernel.org/networking/ip-sysctl.html, tcp_invalid_ratelimit).
 const inARow = 2
 
-func unansweredIn(info *unix.TCPInfo) bool {
-	return info.Retransmits >= inARow || info.Probes >= inARow
-}
-
 // underWay reports whether something that was written has not been sent or not been acknowledged, and
-// for how long the peer has acknowledged nothing, although the kernel tried again: 0 if it has not
-// tried so often. A peer that is full acknowledges what it drops.
-func underWay(conn net.Conn) (underWay bool, silence time.Duration, ok bool) {
+// whether the peer is silent: it leaves unacknowledged what its window had room for, or has acknowledged
+// nothing for limit, although it was asked for its window. A peer that is full acknowledges what it drops.
+func underWay(conn net.Conn, limit time.Duration) (underWay, silent, ok bool) {
 	control(conn, func(fd int) {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
 		if err != nil {
 			return
 		}
+		unheard := time.Duration(info.Last_ack_recv) * time.Millisecond
 		underWay, ok = info.Notsent_bytes > 0 || info.Unacked > 0, true
-		if unansweredIn(info) {
-			silence = time.Duration(info.Last_ack_recv) * time.Millisecond
-		}
+		silent = info.Retransmits >= inARow || info.Probes >= inARow && unheard >= limit
 	})
-	return underWay, silence, ok
+	return underWay, silent, ok
 }
 
 // control calls f with the socket at the bottom of conn, if there is one that is open.
@@ -67,7 +62,7 @@ func control(conn net.Conn, f func(fd int)) {
 func unanswered(conn net.Conn) (silent bool) {
 	control(conn, func(fd int) {
 		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
-		silent = err == nil && unansweredIn(info)
+		silent = err == nil && (info.Retransmits >= inARow || info.Probes >= inARow)
 	})
 	return silent
 }

@@ -187,10 +187,14 @@ func (l byLedger) ask(ctx context.Context, run querier, c claim) (committed bool
 	}
 	err = run(ctx, "insert into "+l.table+" as noted (token, committed) values ($1::text::pg_catalog.uuid, false) "+
 		"on conflict (token) do update set committed = noted.committed returning committed", []any{c.token.String()}, &committed)
-	if err != nil && isHopeless(err) {
-		err = l.explain(err)
+	switch {
+	case err != nil && isHopeless(err):
+		return false, l.explain(err)
+	case err == nil && !committed && time.Since(c.sent) > maxAge: // the process was frozen on the way there
+		return false, errPruned
+	default:
+		return committed, err
 	}
-	return committed, err
 }
 
 // prune is how many rows are deleted at a time.

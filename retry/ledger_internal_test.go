@@ -33,3 +33,26 @@ func TestALedgerIsNotAskedAboutWhatMayHaveBeenPruned(t *testing.T) {
 		}
 	}
 }
+
+// Frozen between the question and the answer: a row that is there proves what it does at any age.
+func TestALedgersAnswerThatComesTooLate(t *testing.T) {
+	t.Parallel()
+	ledger, err := NewLedger("app.commits")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, there := range []bool{false, true} {
+		c := newToken().dated()
+		c.sent = c.sent.Add(50*time.Millisecond - maxAge)
+		committed, err := byLedger{ledger}.ask(t.Context(), func(_ context.Context, _ string, _ []any, dst ...any) error {
+			for time.Since(c.sent) <= maxAge {
+				time.Sleep(10 * time.Millisecond)
+			}
+			*(dst[0].(*bool)) = there
+			return nil
+		}, c)
+		if committed != there || errors.Is(err, errPruned) == there {
+			t.Errorf("there %v: %v, %v", there, committed, err)
+		}
+	}
+}

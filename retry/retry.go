@@ -17,7 +17,8 @@
 //     of its own, or lets it be.
 //   - A statement outside of a transaction whose connection was lost or whose context
 //     ended: the server may have run it, or may still be running it.
-//   - A statement in a transaction that a context of the function's own has cut off.
+//   - A statement in a transaction that a context of the function's own has cut off, if the
+//     function returns its error.
 //   - A function for [Tx] that ends its transaction by itself and then fails. Do not
 //     use [Do] around a procedure, a text or a batch that commits on the way: a
 //     serialization failure after that does not undo it.

@@ -75,7 +75,7 @@ func WithPolicy(p Policy) TxOption { return func(c *txConfig) { c.policy = p } }
 //
 // An error of fn's that is none of the database's ends Tx: it is returned as it is,
 // after a rollback. So does the end of a context of fn's own, as of a timeout for one
-// statement: pgx closes the connection for it, but the server may be at that statement for long, and
+// statement, if fn returns it: pgx closes the connection for it, but the server may be at that statement for long, and
 // another attempt would put another beside it. Where the server has fallen silent, which connections of
 // package proxy tell, there is nothing to spare, and fn runs again. An error that fn
 // has marked as [Ambiguous] ends Tx as well. A COMMIT whose answer was lost may have taken effect; Tx returns an

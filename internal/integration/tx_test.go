@@ -42,8 +42,8 @@ func increment(ctx context.Context) func(pgx.Tx) error {
 	}
 }
 
-// Sixteen workers read and write the same row, serializably: all conflict, each
-// increment is made exactly once.
+// Sixteen workers read and write the same row, serializably, and first all at the same time: they
+// conflict, and each increment is made exactly once.
 func TestTxRunsSerializationFailuresAgain(t *testing.T) {
 	t.Parallel()
 	pool := newPool(t, database(t, shared), proxy.WithMaxConns(16))
@@ -55,10 +55,22 @@ func TestTxRunsSerializationFailuresAgain(t *testing.T) {
 			conflicts.Add(1)
 		}
 	}}
+	var haveRead sync.WaitGroup
+	haveRead.Add(16)
 	for range 16 {
 		wg.Go(func() {
+			together := sync.OnceFunc(func() {
+				haveRead.Done()
+				haveRead.Wait()
+			})
 			for range 10 {
-				err := retry.Tx(t.Context(), pool, increment(t.Context()), retry.WithPolicy(policy), retry.WithTxOptions(pgx.TxOptions{IsoLevel: pgx.Serializable}))
+				err := retry.Tx(t.Context(), pool, func(tx pgx.Tx) error {
+					if _, err := tx.Exec(t.Context(), "select n from counter"); err != nil {
+						return err
+					}
+					together()
+					return increment(t.Context())(tx)
+				}, retry.WithPolicy(policy), retry.WithTxOptions(pgx.TxOptions{IsoLevel: pgx.Serializable}))
 				if err != nil {
 					t.Error(err)
 					return
