@@ -280,42 +280,62 @@ func TestABlackHoleEndsInSeconds(t *testing.T) {
 	}
 }
 
-// Also where the server could not take in all that was sent before.
+// Also in the middle of large statements, and where the server could not take in all that was sent.
 func TestABlackHoleEndsWhatIsUnderWay(t *testing.T) {
 	t.Parallel()
-	c := startCluster(t)
-	pool := clusterPool(t, c, c.WriterHost(), proxy.WithPeerTimeout(2*time.Second))
-	lock, err := pool.Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
+	megabyte := strings.Repeat("x", 1<<20)
+	for name, tt := range map[string]struct {
+		send func(context.Context, *pgxpool.Pool) error
+		goes time.Duration
+	}{
+		"which was taken in": {func(ctx context.Context, pool *pgxpool.Pool) error {
+			for {
+				if _, err := pool.Exec(ctx, "select length($1)", megabyte); err != nil {
+					return err
+				}
+			}
+		}, time.Second},
+		"which was not": {func(ctx context.Context, pool *pgxpool.Pool) error {
+			var batch pgx.Batch
+			batch.Queue("select pg_advisory_xact_lock(1)")
+			for range 40 {
+				batch.Queue("select length($1)", megabyte)
+			}
+			return pool.SendBatch(ctx, &batch).Close()
+		}, 6 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := startCluster(t)
+			pool := clusterPool(t, c, c.WriterHost(), proxy.WithPeerTimeout(2*time.Second))
+			lock, err := pool.Begin(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = lock.Rollback(context.WithoutCancel(t.Context())) }()
+			if _, err := lock.Exec(t.Context(), "select pg_advisory_xact_lock(1)"); err != nil {
+				t.Fatal(err)
+			}
+			sent := make(chan error, 1)
+			go func() { sent <- tt.send(t.Context(), pool) }()
+			select {
+			case err := <-sent:
+				t.Fatalf("it ended before: %v", err)
+			case <-time.After(tt.goes):
+			}
+			start := time.Now()
+			c.Writer().BlackHole()
+			select {
+			case err := <-sent:
+				t.Logf("ended after %s: %v", time.Since(start).Round(10*time.Millisecond), err)
+				if err == nil {
+					t.Error("it succeeded")
+				}
+			case <-time.After(time.Minute):
+				t.Fatal("it hangs")
+			}
+		})
 	}
-	if _, err := lock.Exec(t.Context(), "select pg_advisory_xact_lock(1)"); err != nil {
-		t.Fatal(err)
-	}
-	var batch pgx.Batch
-	batch.Queue("select pg_advisory_xact_lock(1)")
-	for range 40 {
-		batch.Queue("select length($1)", strings.Repeat("x", 1<<20))
-	}
-	sent := make(chan error, 1)
-	go func() { sent <- pool.SendBatch(t.Context(), &batch).Close() }()
-	select {
-	case err := <-sent:
-		t.Fatalf("it did not wait: %v", err)
-	case <-time.After(6 * time.Second):
-	}
-	start := time.Now()
-	c.Writer().BlackHole()
-	select {
-	case err := <-sent:
-		t.Logf("ended after %s: %v", time.Since(start).Round(10*time.Millisecond), err)
-		if err == nil {
-			t.Error("it succeeded")
-		}
-	case <-time.After(time.Minute):
-		t.Fatal("it hangs")
-	}
-	_ = lock.Rollback(t.Context())
 }
 
 // With the topology known the endpoint's name is not waited for: neither while the old
