@@ -164,6 +164,21 @@ func TestDeployScript(t *testing.T) {
 		t.Errorf("no environment, or the password in it:\n%s", out)
 	}
 
+	// Users that cannot all be written down are not created in part.
+	s.write("psql.sql", "")
+	s.write("halfway", "#!/bin/sh\n[ \"$1\" != sql ] || { echo 'create role half;'; exit 1; }\nexec aurorapgx \"$@\"\n")
+	if out, err := s.run("deploy.sh", append(network, "AURORAPGX=halfway")...); err == nil || s.read("psql.sql") != "" || strings.Contains(out, "deployed;") {
+		t.Errorf("%v, psql got %q\n%s", err, s.read("psql.sql"), out)
+	}
+	s.write("forgetful", "#!/bin/sh\n[ \"$1\" != env ] || exit 1\nexec aurorapgx \"$@\"\n")
+	for _, name := range []string{"deploy.sh", "smoke.sh"} { // in a shell that has the variables from before
+		before := append(network, "AURORAPGX=forgetful", "AURORA_HOST=old", "AURORA_PORT=1", "AURORA_REGION=r", "AURORA_DATABASE=d", "AURORA_USER=app",
+			"AURORA_CLUSTER_HOST=old", "AURORA_CLUSTER_ARN=old", "AURORA_MASTER_SECRET_ARN=old")
+		if out, err := s.run(name, before...); err == nil || s.read("psql.sql") != "" {
+			t.Errorf("%s went on without its environment:\n%s", name, out)
+		}
+	}
+
 	// The same again is deployed, a change that replaces the cluster is not, unless it is meant.
 	s.write("deployed.json", `{"TemplateBody": `+string(template)+`}`)
 	if out, err := s.run("deploy.sh", network...); err != nil || !strings.Contains(out, "no difference") {
