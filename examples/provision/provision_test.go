@@ -28,6 +28,7 @@ func TestProvision(t *testing.T) {
 	for _, want := range []string{
 		"resources; deploy.sh has the command", "expected", "through the proxy",
 		"postgres://app@orders.proxy-0123456789ab.eu-west-1.rds.amazonaws.com:",
+		"postgres://migrate@orders.cluster-0123456789ab.eu-west-1.rds.amazonaws.com:", "pinned       0 sessions",
 		"wrote item 1; statement_timeout is 5s; may not drop the table", "read 1 item; may not write",
 	} {
 		if !strings.Contains(out.String(), want) {
