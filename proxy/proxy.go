@@ -9,13 +9,17 @@
 // verifies chain and host name. A local server with a password is just that, so the
 // same line serves a laptop, a Lambda function and an ECS service.
 //
-// What comes back is pgx's own *pgxpool.Pool or *pgx.Conn, for sqlc, River, GORM, ent
-// and whatever else takes them. The package's work happens below: in the pool's dial
-// function, which performs the whole connect, retries included, and hands pgx a
-// connection that is ready. No statement is ever sent on its own behalf to a proxy. A
-// cluster's instance may be asked for its role, where it does not tell by itself
-// (before PostgreSQL 14, and for a minute after a write was refused as read-only), and,
-// with [WithTopology], for the other instances.
+// What comes back is pgx's own *pgxpool.Pool or *pgx.Conn, for sqlc, River, pgxlisten and
+// whatever else takes them. GORM, Bun and ent want a *sql.DB: [OpenDB] makes one, and
+// [OpenDBFromPool] one over a pool, where pgx's stdlib would let database/sql run a
+// statement again that the server may have received.
+//
+// The package's work happens below: in the pool's dial function, which performs the
+// whole connect, retries included, and hands pgx a connection that is ready. No
+// statement is ever sent on its own behalf to a proxy. A cluster's instance may be
+// asked for its role, where it does not tell by itself (before PostgreSQL 14, and for
+// a minute after a write was refused as read-only), and, with [WithTopology], for the
+// other instances.
 //
 // # Straight to a cluster
 //

@@ -53,8 +53,8 @@ func (f *flags) parse(args []string, most int) ([]string, error) {
 		}
 		rest, args = append(rest, args[0]), args[1:]
 	}
-	if len(rest) > most {
-		return nil, f.wrong("unexpected argument %q", rest[most])
+	if len(rest) > most { // Which is not said: a connection string without quotes leaves a password there.
+		return nil, f.wrong("too many arguments: %d, where it takes %d; put quotes around one with spaces in it", len(rest), most)
 	}
 	return rest, nil
 }

@@ -128,6 +128,9 @@ func findVerb(name string) (verb, error) {
 		}
 		names = append(names, v.name)
 	}
+	if strings.ContainsAny(name, ":=") { // a connection string, with a password perhaps
+		return verb{}, &usageError{text: `there is no verb of that name; did you mean "check"?`}
+	}
 	return verb{}, &usageError{text: fmt.Sprintf("there is no verb %q", name) + didYouMean("", closest(name, names))}
 }
 

@@ -82,12 +82,19 @@ func TestWrongCommandLines(t *testing.T) {
 		{[]string{"help", "versio"}, `did you mean "version"?`},
 		{[]string{"help", "version", "more"}, "help takes one verb"},
 		{[]string{"version", "--jsno"}, `there is no flag --jsno; did you mean "--json"?`},
-		{[]string{"version", "now"}, `unexpected argument "now"`},
+		{[]string{"version", "now"}, "version: too many arguments: 1, where it takes 0"},
+		{[]string{"check", "host=h", "password=hunter2", "hunter2"}, "check: too many arguments: 3, where it takes 1; put quotes"},
+		{[]string{"proxy", "postgres://app:hunter2@h/d"}, "proxy: too many arguments: 1, where it takes 0"},
+		{[]string{"postgres://app:hunter2@h/d"}, `there is no verb of that name; did you mean "check"?`},
+		{[]string{"password=hunter2"}, `did you mean "check"?`},
 		{[]string{"version", "--json=maybe"}, "invalid boolean value"},
 	} {
 		r := run(t, tt.args...)
 		if r.code != exitUsage || r.stdout != "" || !strings.Contains(r.stderr, tt.want) || !strings.Contains(r.stderr, `run "aurorapgx help`) {
 			t.Errorf("%q: exit code %d, stdout %q, stderr %q; want %q", tt.args, r.code, r.stdout, r.stderr, tt.want)
+		}
+		if strings.Contains(r.stderr, "hunter2") {
+			t.Errorf("%q: a password is printed: %s", tt.args, r.stderr)
 		}
 	}
 }

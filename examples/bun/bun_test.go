@@ -16,7 +16,7 @@ func TestBun(t *testing.T) {
 		t.Fatal(err)
 	}
 	page.Check(t, "go run ./bun", out.String())
-	for _, want := range []string{"tea     21 orders, 23 pieces", "sold: 20\n", " 0 pinned sessions\n"} {
+	for _, want := range []string{"tea     21 orders, 23 pieces", "sold: 20\n", " 0 pinned sessions\n", "under a name: 0\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output does not say %q", want)
 		}

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/uptrace/bun"
 	"github.com/uptrace/bun/dialect/pgdialect"
 
@@ -64,12 +65,16 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	if err := takeOrders(ctx, out); err != nil {
 		return err
 	}
-	return l.Report(out)
+	err = l.Report(out)
+	_, _ = fmt.Fprintf(out, "statements prepared under a name: %d\n", l.Proxy.Stats().NamedStatements)
+	return err
 }
 
 // takeOrders is the application.
 func takeOrders(ctx context.Context, out io.Writer) error {
-	sqlDB, err := proxy.OpenDB(ctx, os.Getenv("DATABASE_URL"))
+	// Bun writes values into the text and passes no arguments. pgx by itself would prepare
+	// each SELECT with other values as another statement, which is never used again.
+	sqlDB, err := proxy.OpenDB(ctx, os.Getenv("DATABASE_URL"), proxy.WithExecMode(pgx.QueryExecModeExec))
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ import (
 // connections that are being closed.
 const (
 	drainDelay  = 2 * time.Second
-	stopTimeout = 30 * time.Second
+	stopTimeout = time.Minute
 )
 
 type task struct {

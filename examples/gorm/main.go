@@ -63,22 +63,22 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	return l.Report(out)
 }
 
-// open opens GORM over a *sql.DB.
+// open opens GORM over a *sql.DB. ctx is that of opening: each statement gets its own with
+// WithContext.
 func open(ctx context.Context, connString string) (*gorm.DB, *sql.DB, error) {
 	sqlDB, err := proxy.OpenDB(ctx, connString)
 	if err != nil {
 		return nil, nil, err
 	}
 	db, err := gorm.Open(postgres.New(postgres.Config{Conn: sqlDB}), &gorm.Config{
-		SkipDefaultTransaction: true, // or GORM puts each single write into a transaction: two round trips more
-		DisableAutomaticPing:   true, // or Open waits for the database
-		TranslateError:         true, // gorm.ErrDuplicatedKey and the like
-		Logger:                 logger.Discard,
+		DisableAutomaticPing: true, // or Open waits for the database
+		TranslateError:       true, // gorm.ErrDuplicatedKey and the like
+		Logger:               logger.Discard,
 	})
 	if err != nil {
 		return nil, nil, errors.Join(err, sqlDB.Close())
 	}
-	return db.WithContext(ctx), sqlDB, nil
+	return db, sqlDB, nil
 }
 
 // migrate creates the tables, past the proxy, as a deployment's own step.
@@ -89,6 +89,7 @@ func migrate(ctx context.Context, out io.Writer) error {
 	}
 	defer func() { _ = sqlDB.Close() }()
 	_, _ = fmt.Fprintln(out, "tables created on the direct endpoint")
+	db = db.WithContext(ctx)
 	return errors.Join(db.AutoMigrate(&Order{}, &Stock{}), db.Create(&Stock{Item: "tea"}).Error)
 }
 
@@ -103,11 +104,13 @@ func takeOrders(ctx context.Context, out io.Writer) error {
 	defer func() { _ = sqlDB.Close() }()
 
 	old := []Order{{ID: "old-1", Item: "tea", Quantity: 3}, {ID: "old-2", Item: "coffee", Quantity: 1}}
-	if err := db.Create(&old).Error; err != nil {
+	if err := db.WithContext(ctx).Create(&old).Error; err != nil {
 		return err
 	}
-	duplicate := db.Create(&Order{ID: "old-1", Item: "tea", Quantity: 1}).Error
-	_, _ = fmt.Fprintf(out, "%d orders created; one more under an id that is taken: %v\n", len(old), duplicate)
+	// One statement each, and one transaction: the first is undone with the second.
+	more := []Order{{ID: "new-1", Item: "coffee", Quantity: 1}, {ID: "old-1", Item: "coffee", Quantity: 1}}
+	duplicate := db.WithContext(ctx).CreateInBatches(&more, 1).Error
+	_, _ = fmt.Fprintf(out, "%d orders created; two more, one under an id that is taken: %v\n", len(old), duplicate)
 	if !errors.Is(duplicate, gorm.ErrDuplicatedKey) {
 		return fmt.Errorf("got %w, want gorm.ErrDuplicatedKey", duplicate)
 	}
@@ -121,7 +124,8 @@ func takeOrders(ctx context.Context, out io.Writer) error {
 		Orders   int64
 		Quantity int64
 	}
-	err = db.Model(&Order{}).Select("item, count(*) as orders, sum(quantity) as quantity").Group("item").Order("item").Scan(&byItem).Error
+	err = db.WithContext(ctx).Model(&Order{}).Select("item, count(*) as orders, sum(quantity) as quantity").
+		Group("item").Order("item").Scan(&byItem).Error
 	if err != nil {
 		return err
 	}
@@ -129,7 +133,7 @@ func takeOrders(ctx context.Context, out io.Writer) error {
 		_, _ = fmt.Fprintf(out, "  %-6s  %d orders, %d pieces\n", row.Item, row.Orders, row.Quantity)
 	}
 	var tea Stock
-	err = db.First(&tea, "item = ?", "tea").Error
+	err = db.WithContext(ctx).First(&tea, "item = ?", "tea").Error
 	_, _ = fmt.Fprintf(out, "%d orders placed by %d at a time, serializable, %d attempts in vain; sold: %d\n", buyers*each, buyers, again, tea.Sold)
 	return err
 }

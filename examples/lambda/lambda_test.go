@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"encoding/json"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -69,7 +71,7 @@ func TestFailures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	begin := func(t *testing.T, variables map[string]string) *environment {
+	begin := func(t *testing.T, binary string, variables map[string]string) *environment {
 		t.Helper()
 		e, err := start(l, binary, variables)
 		if err != nil {
@@ -81,7 +83,7 @@ func TestFailures(t *testing.T) {
 
 	// An error of the handler is Lambda's to report, and the environment goes on.
 	t.Run("event", func(t *testing.T) {
-		e := begin(t, nil)
+		e := begin(t, binary, nil)
 		if _, err := e.ready(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -96,9 +98,28 @@ func TestFailures(t *testing.T) {
 		}
 	})
 
+	// Work ends before Lambda kills it: an event with less time than that is answered at once.
+	t.Run("deadline", func(t *testing.T) {
+		minimal, err := lab.Build(t.Context(), t.TempDir(), "lambda/minimal", "-tags", "lambda.norpc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, binary := range []string{binary, minimal} {
+			e := begin(t, binary, nil)
+			if _, err := e.ready(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			e.api.timeout = 400 * time.Millisecond
+			var answer json.RawMessage
+			if _, err := e.invoke(t.Context(), order{ID: "late", Item: "tea", Quantity: 1}, &answer); err == nil || !strings.Contains(err.Error(), "deadline exceeded") {
+				t.Errorf("%s: got %s, %v", filepath.Base(binary), answer, err)
+			}
+		}
+	})
+
 	// A mistake in the configuration ends INIT, and the log says which.
 	t.Run("configuration", func(t *testing.T) {
-		e := begin(t, map[string]string{"DATABASE_URL": l.Proxy.URL(lab.User, lab.Database) + "&statement_timeout=5s"})
+		e := begin(t, binary, map[string]string{"DATABASE_URL": l.Proxy.URL(lab.User, lab.Database) + "&statement_timeout=5s"})
 		select {
 		case <-e.exited:
 		case <-time.After(10 * time.Second):

@@ -23,10 +23,11 @@ const invocationTimeout = 10 * time.Second
 
 // runtimeAPI serves one execution environment, which handles one event at a time.
 type runtimeAPI struct {
-	addr   string
-	server *http.Server
-	closed chan struct{}
-	once   sync.Once
+	addr    string
+	timeout time.Duration // of the next event
+	server  *http.Server
+	closed  chan struct{}
+	once    sync.Once
 
 	events  chan event
 	results chan result
@@ -54,7 +55,7 @@ func newRuntimeAPI() (*runtimeAPI, error) {
 		return nil, err
 	}
 	api := &runtimeAPI{
-		addr: l.Addr().String(), closed: make(chan struct{}),
+		addr: l.Addr().String(), timeout: invocationTimeout, closed: make(chan struct{}),
 		events: make(chan event), results: make(chan result, 1), asked: make(chan struct{}, 1),
 	}
 	mux := http.NewServeMux()
@@ -116,7 +117,7 @@ func (a *runtimeAPI) next(w http.ResponseWriter, r *http.Request) {
 	case e := <-a.events:
 		h := w.Header()
 		h.Set("Lambda-Runtime-Aws-Request-Id", e.id)
-		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(invocationTimeout).UnixMilli(), 10))
+		h.Set("Lambda-Runtime-Deadline-Ms", strconv.FormatInt(time.Now().Add(a.timeout).UnixMilli(), 10))
 		h.Set("Lambda-Runtime-Invoked-Function-Arn", "arn:aws:lambda:eu-west-1:123456789012:function:orders")
 		_, _ = w.Write(e.payload)
 	case <-r.Context().Done():

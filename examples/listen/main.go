@@ -9,7 +9,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,10 +45,14 @@ func run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer pool.Close()
 
-	packer := &packer{listening: make(chan struct{}, 10), packed: make(chan int, 100)}
-	stop := packer.start(ctx, os.Getenv("DIRECT_URL"))
-	err = errors.Join(scene(ctx, l, pool, packer, out), stop())
-	if err != nil {
+	packer := newPacker(slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	ticks := make(chan time.Time) // in a service time.Tick(time.Minute); here the scene says when a minute is over
+	stop := packer.start(ctx, os.Getenv("DIRECT_URL"), pool, ticks)
+	err = scene(ctx, l, pool, packer, out)
+	if err == nil {
+		err = locked(ctx, l, pool, packer, ticks, out)
+	}
+	if err = errors.Join(err, stop()); err != nil {
 		return err
 	}
 	if err := l.Report(out); err != nil {
@@ -97,6 +103,47 @@ func scene(ctx context.Context, l *lab.Lab, pool *pgxpool.Pool, p *packer, out i
 	return nil
 }
 
+// locked places an order that somebody else has locked when the listener comes for it, and
+// does not pack in the end. No notification tells of that.
+func locked(ctx context.Context, l *lab.Lab, pool *pgxpool.Pool, p *packer, ticks chan<- time.Time, out io.Writer) (err error) {
+	other, err := pgx.Connect(ctx, l.AdminURL(l.Primary))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, other.Close(ctx)) }()
+	if _, err := other.Exec(ctx, "insert into orders values (7, 'tea')"); err != nil {
+		return err
+	}
+	tx, err := other.Begin(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, "update orders set packed = true where id = 7"); err != nil {
+		return err
+	}
+	if err := place(ctx, pool, 8); err != nil {
+		return err
+	}
+	ids, err := p.wait(ctx, 1)
+	if err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "placed while another packs 7: %v\n", ids)
+	if err := tx.Rollback(ctx); err != nil {
+		return err
+	}
+	select {
+	case ticks <- time.Now():
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if ids, err = p.wait(ctx, 1); err != nil {
+		return err
+	}
+	_, _ = fmt.Fprintf(out, "the other has rolled back; packed at the next look: %v\n", ids)
+	return nil
+}
+
 // place takes orders. NOTIFY is sent with COMMIT, and not if the transaction is undone.
 // It does not pin.
 func place(ctx context.Context, pool *pgxpool.Pool, ids ...int) error {
@@ -111,29 +158,63 @@ func place(ctx context.Context, pool *pgxpool.Pool, ids ...int) error {
 	})
 }
 
-// packer packs orders when it is told that there are some.
+// packer packs orders when it is told that there are some, and looks now and then whether
+// it was not told.
 type packer struct {
-	listening chan struct{}
+	log       *slog.Logger
+	listening chan struct{} // a signal after each LISTEN
 	packed    chan int
+}
+
+func newPacker(log *slog.Logger) *packer {
+	return &packer{log: log, listening: make(chan struct{}, 1), packed: make(chan int, 100)}
 }
 
 // start listens until stop is called. Listener connects again whenever it has to, and
 // proxy.Connect waits for a database that is not there.
-func (p *packer) start(ctx context.Context, connString string) (stop func() error) {
+func (p *packer) start(ctx context.Context, connString string, pool *pgxpool.Pool, ticks <-chan time.Time) (stop func() error) {
 	ctx, cancel := context.WithCancel(ctx)
 	listener := &pgxlisten.Listener{
 		Connect:        func(ctx context.Context) (*pgx.Conn, error) { return proxy.Connect(ctx, connString) },
-		ReconnectDelay: 100 * time.Millisecond, // its default is a minute
+		LogError:       p.logError,  // it tells nobody else
+		ReconnectDelay: time.Second, // its default is a minute
 	}
 	listener.Handle("orders", p)
 	done := make(chan error, 1)
 	go func() { done <- listener.Listen(ctx) }()
+	var looking sync.WaitGroup
+	looking.Go(func() { p.look(ctx, pool, ticks) })
 	return func() error {
 		cancel()
+		looking.Wait()
 		if err := <-done; !errors.Is(err, context.Canceled) {
 			return err
 		}
 		return nil
+	}
+}
+
+// logError hears of a lost connection, of a connect that failed, and of what the handlers
+// return. Listen goes on after all of them.
+func (p *packer) logError(ctx context.Context, err error) {
+	if ctx.Err() == nil { // or it is only stop
+		p.log.ErrorContext(ctx, "listen", "error", err)
+	}
+}
+
+// look packs at every tick what no notification led to: one was lost with a connection that
+// ended in silence, or the order was locked by somebody who then rolled back. It goes
+// through the pool and does not depend on the listener's connection.
+func (p *packer) look(ctx context.Context, pool *pgxpool.Pool, ticks <-chan time.Time) {
+	for {
+		select {
+		case <-ticks:
+			if err := p.pack(ctx, pool); err != nil {
+				p.logError(ctx, err)
+			}
+		case <-ctx.Done():
+			return
+		}
 	}
 }
 
@@ -145,22 +226,35 @@ func (p *packer) HandleNotification(ctx context.Context, _ *pgconn.Notification,
 
 // HandleBacklog is called after each LISTEN, for what was missed while nobody listened.
 func (p *packer) HandleBacklog(ctx context.Context, _ string, conn *pgx.Conn) error {
-	p.listening <- struct{}{}
+	select {
+	case p.listening <- struct{}{}:
+	default: // nobody has looked at the last signal, and nothing is to wait for that
+	}
 	return p.pack(ctx, conn)
 }
 
-func (p *packer) pack(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `with todo as (select id from orders where not packed order by id for update skip locked)
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+func (p *packer) pack(ctx context.Context, db querier) error {
+	rows, err := db.Query(ctx, `with todo as (select id from orders where not packed order by id for update skip locked)
 		update orders set packed = true from todo where orders.id = todo.id returning orders.id`)
 	if err != nil {
 		return err
 	}
-	var id int
-	_, err = pgx.ForEachRow(rows, []any{&id}, func() error {
-		p.packed <- id
-		return nil
-	})
-	return err
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[int])
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		select {
+		case p.packed <- id:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	return nil
 }
 
 func (p *packer) await(ctx context.Context, c <-chan struct{}) error {

@@ -25,10 +25,11 @@ import (
 var tenants = []string{"blue", "green"}
 
 // schema has row-level security: a role sees the notes of the tenant it is named after.
+// It is forced, because app owns the table, and an owner sees every row otherwise.
 const schema = `
 	create table notes (tenant text not null, body text not null);
 	insert into notes values ('blue', 'first of blue'), ('blue', 'second of blue'), ('green', 'only of green');
-	alter table notes enable row level security;
+	alter table notes enable row level security, force row level security;
 	create policy tenant on notes using (tenant = current_user);
 	grant select, insert on notes to blue, green;
 
@@ -65,7 +66,10 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, strict.Close()) }()
-	return table(ctx, l.Proxy, strict, out)
+	if err := table(ctx, l.Proxy, strict, out); err != nil {
+		return err
+	}
+	return withoutTenant(ctx, l.Proxy, out)
 }
 
 // way is one way to read as a tenant.
@@ -112,6 +116,35 @@ func inTransaction(statement string, parameter bool) func(context.Context, *pool
 			return notes(ctx, tx)
 		})
 	}
+}
+
+// withoutTenant reads as nobody's tenant, as a mistake would: without changing the role,
+// and with a name that is no tenant's. The application's own name and none are roles that
+// it may always take.
+func withoutTenant(ctx context.Context, px *proxytest.Proxy, out io.Writer) error {
+	p, err := open(ctx, px)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	bodies, err := notes(ctx, p.app)
+	if err != nil {
+		return err
+	}
+	counts := []int{len(bodies)}
+	become := inTransaction("select become($1)", true)
+	for _, name := range []string{"none", lab.User} {
+		more, err := become(ctx, p, name)
+		if err != nil {
+			return err
+		}
+		counts, bodies = append(counts, len(more)), append(bodies, more...)
+	}
+	_, _ = fmt.Fprintf(out, "\nwithout a tenant's role; become('none'); become('%s'): %s notes\n", lab.User, strings.Trim(fmt.Sprint(counts), "[]"))
+	if len(bodies) > 0 {
+		return fmt.Errorf("without a tenant's role the application sees %q", bodies)
+	}
+	return nil
 }
 
 type querier interface {

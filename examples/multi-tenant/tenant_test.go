@@ -16,7 +16,7 @@ func TestMultiTenant(t *testing.T) {
 		t.Fatal(err)
 	}
 	page.Check(t, "go run ./multi-tenant", out.String())
-	for _, want := range []string{"as it    2 1", "SET LOCAL"} {
+	for _, want := range []string{"as it    2 1", "SET LOCAL", "become('app'): 0 0 0 notes\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("the output does not say %q", want)
 		}

@@ -3,7 +3,7 @@
 //
 //	go run ./otel
 //
-// service.go is to be copied. What stands for AWS here: the cluster is two PostgreSQL servers
+// service.go is to be copied, and quiet.go, if errors may quote what is nobody's business. What stands for AWS here: the cluster is two PostgreSQL servers
 // behind Aurora's names, and Secrets Manager is package secretstest's. What a collector would get
 // is kept in memory and printed.
 package main
@@ -54,7 +54,7 @@ func run(ctx context.Context, out io.Writer) (err error) {
 
 	reader, keeper := metric.NewManualReader(), &spanKeeper{}
 	meters := metric.NewMeterProvider(metric.WithReader(reader))
-	tracers := trace.NewTracerProvider(trace.WithSyncer(keeper))
+	tracers := trace.NewTracerProvider(trace.WithSyncer(withoutErrorTexts{keeper}))
 	s, err := openService(ctx, "postgres://"+aurora.WriterHost()+"/"+lab.Database+"?secret="+secretName, meters, tracers,
 		// What a service on AWS leaves out: its names, network, certificates and Secrets Manager are real.
 		proxy.WithLookup(aurora.Lookup), proxy.WithDialer(aurora.Dial), proxy.WithRootCAs(aurora.CA()), proxy.WithAWSConfig(vault.Config()),

@@ -1,6 +1,6 @@
 package main
 
-// The application and its neighbours: each is given a DATABASE_URL and knows no more. The options
+// The application and its neighbours: each is given a URL and knows no more. The options
 // of connect are what this machine has instead of a VPC and a task role.
 
 import (
@@ -20,15 +20,22 @@ func connect(ctx context.Context, databaseURL string, stack *localStack) (*pgxpo
 	return proxy.NewPool(ctx, databaseURL, stack.insteadOfVPC()...)
 }
 
-// migrate creates what the application works with.
+// migrate creates what the application works with, past the proxy. It takes a lock, as tools for
+// migrations do, which would pin its session there.
 func migrate(ctx context.Context, databaseURL string, stack *localStack) (string, error) {
 	pool, err := connect(ctx, databaseURL, stack)
 	if err != nil {
 		return "", err
 	}
 	defer pool.Close()
-	_, err = pool.Exec(ctx, "create table sales.item (id bigint generated always as identity primary key, name text not null)")
-	return "created a table in schema sales", err
+	err = pool.AcquireFunc(ctx, func(conn *pgxpool.Conn) error {
+		if _, err := conn.Exec(ctx, "select pg_advisory_lock(1)"); err != nil { // until the session ends, with the pool
+			return err
+		}
+		_, err := conn.Exec(ctx, "create table sales.item (id bigint generated always as identity primary key, name text not null)")
+		return err
+	})
+	return "created a table in schema sales, under a lock", err
 }
 
 // serve is the service: it writes in a transaction that is run again when that is safe.

@@ -39,7 +39,8 @@ aws cloudformation deploy --stack-name "$stack" --template-file "$work/template.
 # The users. The administrator's password goes from its secret into psql's environment and nowhere
 # else; they go to the cluster itself because the proxy does not know the administrator.
 aws cloudformation describe-stacks --stack-name "$stack" --output json >"$work/outputs.json"
-eval "$($aurorapgx env --export "$work/outputs.json")"
+environment=$($aurorapgx env --export "$work/outputs.json") # within eval, a failure would not count
+eval "$environment"
 PGHOST=$AURORA_CLUSTER_HOST
 PGUSER=$(aws rds describe-db-clusters --db-cluster-identifier "$AURORA_CLUSTER_ARN" --query 'DBClusters[0].MasterUsername' --output text)
 secret=$(aws secretsmanager get-secret-value --secret-id "$AURORA_MASTER_SECRET_ARN" --query SecretString --output text)
@@ -50,7 +51,9 @@ export PGHOST PGUSER PGPASSWORD PGDATABASE PGSSLMODE PGSSLROOTCERT
 	echo "get $PGSSLROOTCERT from https://truststore.pki.rds.amazonaws.com/global/global-bundle.pem" >&2
 	exit 1
 }
-$aurorapgx sql --spec orders.json | psql --quiet --no-psqlrc -v ON_ERROR_STOP=1
+# A file and no pipe: sh does not see that what is before a pipe fails, and psql would run a part of it.
+$aurorapgx sql --spec orders.json >"$work/users.sql"
+psql --quiet --no-psqlrc -v ON_ERROR_STOP=1 <"$work/users.sql"
 
 echo "deployed; a service that logs in as $AURORA_USER gets:"
 $aurorapgx env "$work/outputs.json"

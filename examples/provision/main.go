@@ -76,13 +76,18 @@ func run(ctx context.Context, out io.Writer) (err error) {
 		if err != nil {
 			return err
 		}
-		did, err := part.work(ctx, env["DATABASE_URL"], stack)
+		url := env["DATABASE_URL"]
+		if env["AURORA_DIRECT"] == "true" {
+			url = stack.pastProxy(env)
+		}
+		did, err := part.work(ctx, url, stack)
 		if err != nil {
 			return fmt.Errorf("as %s: %w", part.user, err)
 		}
-		say(out, part.user, "%s", env["DATABASE_URL"])
+		say(out, part.user, "%s", url)
 		say(out, "", "%s", did)
 	}
+	say(out, "pinned", "%d sessions at the proxy", stack.proxy.Stats().PinnedSessions)
 	return nil
 }
 

@@ -28,6 +28,7 @@ func TestProvision(t *testing.T) {
 	for _, want := range []string{
 		"resources; deploy.sh has the command", "expected", "through the proxy",
 		"postgres://app@orders.proxy-0123456789ab.eu-west-1.rds.amazonaws.com:",
+		"postgres://migrate@orders.cluster-0123456789ab.eu-west-1.rds.amazonaws.com:", "pinned       0 sessions",
 		"wrote item 1; statement_timeout is 5s; may not drop the table", "read 1 item; may not write",
 	} {
 		if !strings.Contains(out.String(), want) {
@@ -162,6 +163,21 @@ func TestDeployScript(t *testing.T) {
 	}
 	if strings.Contains(out+s.read("psql.args")+s.read("deploy"), `b\c`) || !strings.Contains(out, "DATABASE_URL='postgres://app@orders.proxy-") {
 		t.Errorf("no environment, or the password in it:\n%s", out)
+	}
+
+	// Users that cannot all be written down are not created in part.
+	s.write("psql.sql", "")
+	s.write("halfway", "#!/bin/sh\n[ \"$1\" != sql ] || { echo 'create role half;'; exit 1; }\nexec aurorapgx \"$@\"\n")
+	if out, err := s.run("deploy.sh", append(network, "AURORAPGX=halfway")...); err == nil || s.read("psql.sql") != "" || strings.Contains(out, "deployed;") {
+		t.Errorf("%v, psql got %q\n%s", err, s.read("psql.sql"), out)
+	}
+	s.write("forgetful", "#!/bin/sh\n[ \"$1\" != env ] || exit 1\nexec aurorapgx \"$@\"\n")
+	for _, name := range []string{"deploy.sh", "smoke.sh"} { // in a shell that has the variables from before
+		before := append(network, "AURORAPGX=forgetful", "AURORA_HOST=old", "AURORA_PORT=1", "AURORA_REGION=r", "AURORA_DATABASE=d", "AURORA_USER=app",
+			"AURORA_CLUSTER_HOST=old", "AURORA_CLUSTER_ARN=old", "AURORA_MASTER_SECRET_ARN=old")
+		if out, err := s.run(name, before...); err == nil || s.read("psql.sql") != "" {
+			t.Errorf("%s went on without its environment:\n%s", name, out)
+		}
 	}
 
 	// The same again is deployed, a change that replaces the cluster is not, unless it is meant.

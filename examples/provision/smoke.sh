@@ -8,7 +8,10 @@ set -eu
 cd "$(dirname "$0")"
 stack=${STACK:-orders}
 aurorapgx=${AURORAPGX:-go run github.com/aurorapgx/aurorapgx/cmd/aurorapgx}
-eval "$(aws cloudformation describe-stacks --stack-name "$stack" --output json | $aurorapgx env --export --user "${1:-}")"
+# One after the other: neither a pipe nor eval fails with what is in it.
+outputs=$(aws cloudformation describe-stacks --stack-name "$stack" --output json)
+environment=$(printf '%s' "$outputs" | $aurorapgx env --export --user "${1:-}")
+eval "$environment"
 
 states=$(aws rds describe-db-proxy-targets --db-proxy-name "$stack" --query 'Targets[?Type==`RDS_INSTANCE`].TargetHealth.State' --output text)
 for state in ${states:-none}; do

@@ -44,7 +44,8 @@ type localStack struct {
 	spec     aurora.Spec
 	server   *pgtest.Server
 	proxy    *proxytest.Proxy
-	password string // of every role here; on AWS, of none
+	cluster  *proxytest.Proxy // what takes IAM tokens in front of the server, which cannot by itself
+	password string           // of every role here; on AWS, of none
 }
 
 // deploy works out the template's outputs and starts what they lead to. The caller closes the
@@ -66,12 +67,23 @@ func deploy(ctx context.Context, spec aurora.Spec, template []byte) (_ *localSta
 	if err = s.createCluster(ctx); err != nil {
 		return nil, err
 	}
-	names := make([]string, len(spec.Users))
-	for i, u := range spec.Users {
-		names[i] = u.Name
+	var names, direct []string
+	for _, u := range spec.Users {
+		names = append(names, u.Name)
+		if u.Direct {
+			direct = append(direct, u.Name)
+		}
+	}
+	if len(direct) == 0 {
+		return nil, errors.New("no user is direct, and this example has one that goes past the proxy")
 	}
 	s.proxy, err = proxytest.Start(context.WithoutCancel(ctx), s.dsn(names[0], spec.Database),
 		proxytest.WithHost(s.outputs["Host"]), proxytest.WithIAMUser(names...))
+	if err != nil {
+		return nil, err
+	}
+	s.cluster, err = proxytest.Start(context.WithoutCancel(ctx), s.dsn(direct[0], spec.Database),
+		proxytest.WithHost(s.outputs["ClusterHost"]), proxytest.WithIAMUser(direct...), proxytest.WithAccessKey(s.proxy.Credentials()))
 	if err != nil {
 		return nil, err
 	}
@@ -126,19 +138,30 @@ func (s *localStack) dsn(user, database string) string {
 	return u.String()
 }
 
-// insteadOfVPC is what leads to the proxy from here: a resolver that knows the endpoint, the
-// certificate authority of the emulation, and a task role's credentials. On AWS all three are
-// there by themselves.
+// pastProxy is the URL of a user who may connect to the cluster itself, from its environment. On
+// AWS the port is AURORA_PORT; here the cluster has one of its own.
+func (s *localStack) pastProxy(env map[string]string) string {
+	u := url.URL{
+		Scheme: "postgres", User: url.User(env["AURORA_USER"]), Path: "/" + env["AURORA_DATABASE"],
+		Host: net.JoinHostPort(env["AURORA_CLUSTER_HOST"], strconv.Itoa(int(s.cluster.Port()))),
+	}
+	return u.String()
+}
+
+// insteadOfVPC is what leads to the proxy and the cluster from here: a resolver that knows the
+// endpoints, the certificate authorities of the emulation, and a task role's credentials. On AWS
+// all three are there by themselves, but for the cluster's roots (sslrootcert=global-bundle.pem).
 func (s *localStack) insteadOfVPC() []proxy.Option {
-	ca, _ := os.ReadFile(s.proxy.CAFile()) // without it, the handshake says what is wrong
+	ca, _ := os.ReadFile(s.proxy.CAFile()) // without them, the handshake says what is wrong
+	clusterCA, _ := os.ReadFile(s.cluster.CAFile())
 	return []proxy.Option{
 		proxy.WithLookup(func(_ context.Context, host string) ([]string, error) {
-			if host != s.proxy.Host() {
+			if host != s.proxy.Host() && host != s.cluster.Host() {
 				return nil, fmt.Errorf("no such host: %s", host)
 			}
 			return []string{"127.0.0.1"}, nil
 		}),
-		proxy.WithRootCAs(ca),
+		proxy.WithRootCAs(append(ca, clusterCA...)),
 		proxy.WithAWSConfig(aws.Config{Credentials: credentials.StaticCredentialsProvider{Value: s.proxy.Credentials()}}),
 	}
 }
@@ -149,8 +172,10 @@ func (s *localStack) source() string {
 
 func (s *localStack) close() error {
 	var errs []error
-	if s.proxy != nil {
-		errs = append(errs, s.proxy.Close())
+	for _, p := range []*proxytest.Proxy{s.cluster, s.proxy} {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
 	}
 	if s.server != nil {
 		errs = append(errs, s.server.Close())

@@ -8,19 +8,23 @@ import (
 	"time"
 )
 
-// stopMargin is kept of the stop timeout for closing the pool.
-const stopMargin = time.Second
+const (
+	// ecsStopTimeout is ECS's for a container that names none.
+	ecsStopTimeout = 30 * time.Second
+	// stopMargin is kept of the stop timeout for closing the pool.
+	stopMargin = time.Second
+)
 
 type config struct {
 	databaseURL string
 	port        string
 	poolSize    int32
 	drainDelay  time.Duration // the load balancer's: health check interval times unhealthy threshold
-	stopTimeout time.Duration // the container's stopTimeout
+	stopTimeout time.Duration // the container's stopTimeout; ECS's own is too short
 }
 
 func readConfig(getenv func(string) string) (config, error) {
-	c := config{databaseURL: getenv("DATABASE_URL"), port: getenv("PORT"), drainDelay: 5 * time.Second, stopTimeout: 30 * time.Second}
+	c := config{databaseURL: getenv("DATABASE_URL"), port: getenv("PORT"), drainDelay: 5 * time.Second, stopTimeout: ecsStopTimeout}
 	if c.port == "" {
 		c.port = "8080"
 	}
@@ -29,8 +33,10 @@ func readConfig(getenv func(string) string) (config, error) {
 			return c, err
 		}
 	}
-	if c.drainDelay+stopMargin >= c.stopTimeout {
-		return c, fmt.Errorf("STOP_TIMEOUT=%s leaves no time for requests after DRAIN_DELAY=%s: raise the container's stopTimeout", c.stopTimeout, c.drainDelay)
+	// The last request may come at the end of the delay, and take its whole time.
+	if needed := c.drainDelay + requestTimeout + stopMargin; needed > c.stopTimeout {
+		return c, fmt.Errorf("STOP_TIMEOUT=%s is less than the %s of DRAIN_DELAY=%s, a request (%s) and the pool (%s): raise the container's stopTimeout, and STOP_TIMEOUT with it",
+			c.stopTimeout, needed, c.drainDelay, requestTimeout, stopMargin)
 	}
 	budget, err := readCount(getenv, "DB_CONNECTIONS")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 func TestReadConfig(t *testing.T) {
 	t.Parallel()
-	good := map[string]string{"DB_CONNECTIONS": "100", "MAX_TASKS": "12"}
+	good := map[string]string{"DB_CONNECTIONS": "100", "MAX_TASKS": "12", "STOP_TIMEOUT": "60s"}
 	tests := map[string]struct {
 		change map[string]string
 		want   string // of the error
@@ -20,8 +20,11 @@ func TestReadConfig(t *testing.T) {
 		"no tasks":            {map[string]string{"MAX_TASKS": "0"}, "MAX_TASKS"},
 		"too many tasks":      {map[string]string{"MAX_TASKS": "101"}, "does not give each"},
 		"no time to drain":    {map[string]string{"STOP_TIMEOUT": "6s"}, "stopTimeout"},
+		"nor for a request":   {map[string]string{"STOP_TIMEOUT": "35s"}, "36s"},
+		"just enough":         {map[string]string{"STOP_TIMEOUT": "36s"}, ""},
+		"ECS's own timeout":   {map[string]string{"STOP_TIMEOUT": ""}, "STOP_TIMEOUT=30s"},
 		"not a duration":      {map[string]string{"DRAIN_DELAY": "5"}, "DRAIN_DELAY"},
-		"drains within 5 s":   {map[string]string{"STOP_TIMEOUT": "5s", "DRAIN_DELAY": "500ms"}, ""},
+		"drains quickly":      {map[string]string{"STOP_TIMEOUT": "32s", "DRAIN_DELAY": "500ms"}, ""},
 		"a connection a task": {map[string]string{"MAX_TASKS": "100"}, ""},
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
@@ -36,7 +39,7 @@ func TestReadConfig(t *testing.T) {
 		})
 	}
 	c, err := readConfig(func(name string) string { return good[name] })
-	if err != nil || c.poolSize != 8 || c.port != "8080" || c.stopTimeout != 30*time.Second {
+	if err != nil || c.poolSize != 8 || c.port != "8080" || c.stopTimeout != time.Minute {
 		t.Errorf("got %+v, %v", c, err)
 	}
 }

@@ -68,13 +68,28 @@ type handler struct {
 	invocations int // one at a time
 }
 
-// place takes an order. ctx ends when the function's time is up, and the waiting with it.
+// answerMargin is kept of the function's time for saying what went wrong. When ctx ends,
+// Lambda kills the process, and then nobody learns what it was waiting for.
+const answerMargin = 500 * time.Millisecond
+
+// withMargin ends that much before ctx does.
+func withMargin(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok { // on Lambda there always is one
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-answerMargin))
+}
+
+// place takes an order.
 //
 // Lambda delivers asynchronous events and those of queues at least once. So an order has
 // an id, and placing it again changes nothing: that makes it right to run the transaction
 // again even if the answer to its COMMIT was lost.
 func (h *handler) place(ctx context.Context, o order) (receipt, error) {
 	h.invocations++
+	ctx, cancel := withMargin(ctx)
+	defer cancel()
 	orders, err := retry.TxValue(retry.Idempotent(ctx), h.pool, func(tx pgx.Tx) (n int64, err error) {
 		_, err = tx.Exec(ctx, "insert into orders (id, item, quantity) values ($1, $2, $3) on conflict (id) do nothing", o.ID, o.Item, o.Quantity)
 		if err != nil {
