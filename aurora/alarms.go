@@ -131,7 +131,7 @@ func substituted(value string) any {
 // dashboard is the body of the dashboard, with ${Resource} where CloudFormation is to
 // put names.
 func (s Spec) dashboard() string {
-	var widgets []props
+	widgets := []props{} // and not null, where there are no alarms
 	for i, a := range s.alarms() {
 		metric := []any{"AWS/RDS", a.metric}
 		for _, d := range a.dimensions {

@@ -49,9 +49,9 @@ func (s Spec) addProxy(t *template) {
 		"MaxConnectionsPercent":     s.Proxy.MaxConnectionsPercent,
 		"MaxIdleConnectionsPercent": s.Proxy.MaxIdleConnectionsPercent,
 		"ConnectionBorrowTimeout":   seconds(s.Proxy.BorrowTimeout),
-	}
-	if query := s.initQuery(); query != "" {
-		pool["InitQuery"] = query
+		// Also where it is empty: what an update leaves out keeps its value, and an empty query
+		// clears it: https://github.com/hashicorp/terraform-provider-aws/pull/49876
+		"InitQuery": s.initQuery(),
 	}
 	t.add("ProxyTargets", "AWS::RDS::DBProxyTargetGroup", "tells the proxy its cluster; waits for the instances, without which it would find nobody",
 		docAUG+"rds-proxy-connections.html", props{

@@ -74,8 +74,9 @@ type Spec struct {
 	// BootstrapAtDeploy or a rotation in the stack needs it.
 	DataAPI bool `json:"dataAPI,omitempty"`
 	// BootstrapAtDeploy creates users, schemas and grants while the stack is deployed,
-	// by a small function inside the template that calls the Data API. Default: the
-	// SQL is run by whoever deploys.
+	// by a small function inside the template that calls the Data API. It may run before
+	// RDS has created the proxy's own user, and then leaves the database postgres open to every
+	// user: run [Bootstrap] once afterwards to close it. Default: the SQL is run by whoever deploys.
 	BootstrapAtDeploy bool `json:"bootstrapAtDeploy,omitempty"`
 	// Disposable drops what protects data: deletion protection, and the final snapshot
 	// when the stack is deleted. For environments that come and go.

@@ -303,6 +303,15 @@ func TestAlarmsOnCapacityCanBeOff(t *testing.T) {
 	}
 }
 
+// Where there is nothing to draw, the dashboard's body is still one that CloudWatch takes.
+func TestADashboardWithoutAlarms(t *testing.T) {
+	t.Parallel()
+	all := resources(t, render(t, aurora.Spec{Proxy: aurora.Proxy{Off: true}, Capacity: aurora.Capacity{Min: 2, Max: 2}}))
+	if body := fmt.Sprint(all["Dashboard"].Properties["DashboardBody"]); !strings.Contains(body, `"widgets":[]`) {
+		t.Errorf("%s", body)
+	}
+}
+
 func TestExplainNamesEveryResource(t *testing.T) {
 	t.Parallel()
 	for name, spec := range golden() {

@@ -22,6 +22,9 @@ import (
 // the load balancer wait (an Application Load Balancer: 60 s).
 const requestTimeout = 30 * time.Second
 
+// readTimeout is how long a request may take to come in, before that.
+const readTimeout = 5 * time.Second
+
 type api struct {
 	pool      *pgxpool.Pool
 	log       *slog.Logger

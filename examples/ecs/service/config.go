@@ -34,9 +34,9 @@ func readConfig(getenv func(string) string) (config, error) {
 		}
 	}
 	// The last request may come at the end of the delay, and take its whole time.
-	if needed := c.drainDelay + requestTimeout + stopMargin; needed > c.stopTimeout {
-		return c, fmt.Errorf("STOP_TIMEOUT=%s is less than the %s of DRAIN_DELAY=%s, a request (%s) and the pool (%s): raise the container's stopTimeout, and STOP_TIMEOUT with it",
-			c.stopTimeout, needed, c.drainDelay, requestTimeout, stopMargin)
+	if needed := c.drainDelay + readTimeout + requestTimeout + stopMargin; needed > c.stopTimeout {
+		return c, fmt.Errorf("STOP_TIMEOUT=%s is less than the %s of DRAIN_DELAY=%s, a request (%s to read, %s to answer) and the pool (%s): raise the container's stopTimeout, and STOP_TIMEOUT with it",
+			c.stopTimeout, needed, c.drainDelay, readTimeout, requestTimeout, stopMargin)
 	}
 	budget, err := readCount(getenv, "DB_CONNECTIONS")
 	if err != nil {

@@ -48,7 +48,10 @@ func serve(cfg config, logger *slog.Logger) error {
 	logger.Info("listening", "addr", listener.Addr().String(), "pool", cfg.poolSize)
 
 	a := &api{pool: pool, log: logger}
-	server := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second}
+	server := &http.Server{
+		Handler: a.routes(), ReadTimeout: readTimeout,
+		IdleTimeout: 2 * time.Minute, // longer than a load balancer keeps a connection, which is 60 s
+	}
 	failed := make(chan error, 1)
 	go func() { failed <- server.Serve(listener) }()
 	go a.connect(stopped)

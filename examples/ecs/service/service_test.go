@@ -20,11 +20,11 @@ func TestReadConfig(t *testing.T) {
 		"no tasks":            {map[string]string{"MAX_TASKS": "0"}, "MAX_TASKS"},
 		"too many tasks":      {map[string]string{"MAX_TASKS": "101"}, "does not give each"},
 		"no time to drain":    {map[string]string{"STOP_TIMEOUT": "6s"}, "stopTimeout"},
-		"nor for a request":   {map[string]string{"STOP_TIMEOUT": "35s"}, "36s"},
-		"just enough":         {map[string]string{"STOP_TIMEOUT": "36s"}, ""},
+		"nor for a request":   {map[string]string{"STOP_TIMEOUT": "40s"}, "41s"},
+		"just enough":         {map[string]string{"STOP_TIMEOUT": "41s"}, ""},
 		"ECS's own timeout":   {map[string]string{"STOP_TIMEOUT": ""}, "STOP_TIMEOUT=30s"},
 		"not a duration":      {map[string]string{"DRAIN_DELAY": "5"}, "DRAIN_DELAY"},
-		"drains quickly":      {map[string]string{"STOP_TIMEOUT": "32s", "DRAIN_DELAY": "500ms"}, ""},
+		"drains quickly":      {map[string]string{"STOP_TIMEOUT": "37s", "DRAIN_DELAY": "500ms"}, ""},
 		"a connection a task": {map[string]string{"MAX_TASKS": "100"}, ""},
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
