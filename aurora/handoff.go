@@ -309,7 +309,7 @@ func (s Spec) addHandoff(t *template) {
 	}
 	t.add("HandoffParameter", "AWS::SSM::Parameter", "holds all that an application has to know, as JSON", "https://docs.aws.amazon.com/systems-manager/latest/userguide/systems-manager-parameter-store.html", props{
 		"Name": parameterPath + s.Name, "Type": "String", "Description": s.Name + ": the hand-off to applications",
-		"Tier": "Intelligent-Tiering", // costs nothing up to 4 KB, and holds the 8 KB that many users need
+		"Tier":  "Intelligent-Tiering", // costs nothing up to 4 KB, and holds the 8 KB that many users need
 		"Value": props{"Fn::Sub": []any{s.handoffText(hostText, reader), props{"ResourceId": s.resourceID()}}},
 	})
 }
