@@ -101,21 +101,27 @@ func (s *clientSession) borrow() (*dbConn, error) {
 	c.borrowRequests.Add(1)
 	start := time.Now()
 	db := pool.take(s.info.key)
+	took := time.Since(start)
 	if db == nil {
 		var err error
-		if db, err = s.wait(start); err != nil {
+		s.setWaiting(true, start)
+		db, err = s.wait(start)
+		took = time.Since(start)
+		s.setWaiting(false, start.Add(took))
+		if err != nil {
 			return nil, s.borrowError(err)
 		}
 	}
 	c.borrowed.Add(1)
-	c.borrowTook(time.Since(start))
+	c.borrowTook(took)
 	return db, nil
 }
 
-// setWaiting notes that the session begins to wait for a database connection, or has waited.
-func (s *clientSession) setWaiting(waiting bool) {
+// setWaiting notes that the session begins to wait for a database connection, or has waited. It is idle
+// for no longer when it is about to use what it got.
+func (s *clientSession) setWaiting(waiting bool, now time.Time) {
 	s.mu.Lock()
-	s.waiting, s.idleSince = waiting, time.Now() // it is idle for no longer when it is about to use what it got
+	s.waiting, s.idleSince = waiting, now
 	s.mu.Unlock()
 	if waiting {
 		s.p.counters.borrowWaiting.Add(1)
@@ -130,8 +136,6 @@ func (s *clientSession) wait(start time.Time) (*dbConn, error) {
 	if timeout <= 0 {
 		return nil, errBorrowTimeout
 	}
-	s.setWaiting(true)
-	defer s.setWaiting(false)
 	if s.turn == nil {
 		s.turn = &waiter{key: s.info.key, offers: make(chan offer, 2)}
 	}
