@@ -343,13 +343,17 @@ func dialFake(late bool) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer l.Close()
-	go func() {
-		if conn, err := l.Accept(); err == nil {
-			serveFake(conn, late)
-		}
-	}()
-	return net.Dial("tcp", l.Addr().String())
+	defer l.Close() // which resets what has not been accepted
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	server, err := l.Accept()
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	go serveFake(server, late)
+	return client, nil
 }
 
 var (
